@@ -1,0 +1,15 @@
+"""The commands of python -m diffusion, one file each."""
+
+import typer
+
+from diffusion.cli.sample import sample
+from diffusion.cli.train import train
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Train and sample small diffusion models.",
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command()(sample)

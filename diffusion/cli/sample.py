@@ -1,0 +1,5 @@
+"""python -m diffusion sample"""
+
+
+def sample() -> None:
+    """Draw."""

@@ -1,0 +1,146 @@
+"""python -m diffusion train"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from diffusion.cli.problem import one_sentence
+from diffusion.data import load_images
+from diffusion.device import pick_device, training_precision
+from diffusion.runs import Run, RunError, train_run
+from diffusion.training import PRESETS, TrainConfig, Trainer
+
+PROBE_SECONDS = 8.0
+
+
+def train(
+    data: Annotated[str, typer.Option(help="A folder, .zip or .tgz of images.")] = "",
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/first"),
+    preset: Annotated[
+        str, typer.Option(help="tiny (32 px), small (64 px) or base (GPU).")
+    ] = "small",
+    minutes: Annotated[float | None, typer.Option(help="Train for about so long.")] = None,
+    images: Annotated[int | None, typer.Option(help="Train on so many images.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides weights, batches and noise.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    size: Annotated[int | None, typer.Option(help="Picture side in pixels.")] = None,
+    prediction: Annotated[str, typer.Option(help="What the network predicts: v, eps or x0.")] = "v",
+    schedule: Annotated[str, typer.Option(help="cosine or linear.")] = "cosine",
+    min_snr: Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting; off.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    ema: Annotated[float | None, typer.Option(help="Decay of the weight average.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the images.")] = False,
+    held_out: Annotated[
+        int | None, typer.Option(help="Images kept back; 1000 of 5000 or more, else 0.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores.")] = None,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    preview_every: Annotated[float, typer.Option(help="Seconds between previews.")] = 60.0,
+) -> None:
+    """Train a model from nothing. Ctrl-C saves; --resume goes on exactly where it was."""
+    with one_sentence():
+        run, where = Run(out), pick_device(device)
+        if not resume:
+            if not data:
+                raise ValueError("no --data given; give a folder, .zip or .tgz of images")
+            overrides = {
+                "size": size,
+                "batch": batch,
+                "lr": lr,
+                "ema": ema,
+                "seed": seed,
+                "prediction": prediction,
+                "schedule": schedule,
+                "min_snr": min_snr,
+                "flip": flip,
+                "held_out": held_out,
+                "threads": threads or os.cpu_count(),
+                "precision": _precision(precision, where),
+            }
+            _start(run, data, preset, minutes, images, overrides, where)
+        elif minutes or images:
+            raise ValueError(
+                "--resume keeps the run's own budget; leave --minutes and --images out"
+            )
+        _follow(run, where, preview_every)
+
+
+def _start(
+    run: Run,
+    data: str,
+    preset: str,
+    minutes: float | None,
+    images: int | None,
+    overrides: dict,
+    device: torch.device,
+) -> None:
+    if run.exists:
+        raise RunError(f"{run.folder} holds a run; add --resume, or choose another --out")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
+    if (minutes is None) == (images is None):
+        raise ValueError("give a budget: either --minutes or --images")
+    given = {key: value for key, value in overrides.items() if value is not None}
+    config = TrainConfig(**{"images": images or 1, **PRESETS[preset], **given})
+    pictures = load_images(data, config.size)
+    if "held_out" not in given:
+        config = TrainConfig(
+            **{**config.to_json(), "held_out": 1000 if len(pictures) >= 5000 else 0}
+        )
+    if minutes is not None:
+        speed = _images_per_second(config, pictures.pixels, device)
+        budget = max(int(minutes * 60 * speed), config.batch)
+        config = TrainConfig(**{**config.to_json(), "images": budget})
+        typer.echo(f"{speed:.1f} images/s here: {budget:,} images in {minutes:g} minutes.")
+    run.create(str(Path(data).resolve()), config)
+
+
+def _images_per_second(config: TrainConfig, pixels: np.ndarray, device: torch.device) -> float:
+    """Measure real steps of a trainer that is then thrown away."""
+    torch.set_num_threads(config.threads)
+    indices = np.arange(len(pixels))
+    trainer = Trainer(TrainConfig(**{**config.to_json(), "images": 10**9}), device)
+    steps = trainer.run(pixels, indices)
+    for _ in range(2):  # the first steps allocate and choose kernels
+        next(steps).loss.item()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < PROBE_SECONDS or count < 3:
+        next(steps).loss.item()
+        count += 1
+    return count * config.batch / (time.perf_counter() - start)
+
+
+def _follow(run: Run, device: torch.device, preview_every: float) -> None:
+    from tqdm import tqdm
+
+    stop = []
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.append(True))
+    total = run.config()[1].images
+    pulse = None
+    with tqdm(total=total, unit="img", unit_scale=True, smoothing=0.1) as bar:
+        for pulse in train_run(run, device, preview_every, stopped=lambda: bool(stop)):
+            bar.initial = bar.initial or pulse.images
+            bar.n = pulse.images
+            bar.set_postfix(loss=f"{pulse.loss:.4f}", refresh=False)
+            bar.refresh()
+    if pulse is not None and pulse.images < total:
+        typer.echo(f"Stopped after {pulse.images:,} images; go on with --resume --out {run.folder}")
+    else:
+        typer.echo(f"Trained; the model is in {run.model_folder}")
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == "auto":
+        return str(training_precision(device)).removeprefix("torch.")
+    return name

@@ -1,0 +1,113 @@
+"""From a network's output to the pair (x0, eps) that every sampler works with.
+
+Samplers never learn what the network predicts: x_t = signal·x0 + noise·eps holds for the pair
+that a Denoiser returns, also after x0 was clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from diffusion.schedule import Schedule
+
+PREDICTIONS = ("v", "eps", "x0")
+ANY = -1  # the label value that leaves an attribute open
+
+Network = Callable[..., Tensor]  # network(x, time) or network(x, time, labels)
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """denoise(x, t) -> (x0, eps), both shaped like x and in x's dtype.
+
+    The network is called with x and the time 1000·t/T, float (B,), and with labels when there
+    are any: int64 (B, attributes), -1 for "any". Guidance mixes clean images as
+    x0_any + guidance·(x0_asked - x0_any) (classifier-free guidance, arXiv 2207.12598): 0 ignores
+    the labels, 1 is the plain conditional model, other values cost two rows of the batch.
+    """
+
+    network: Network
+    schedule: Schedule
+    prediction: str = "v"
+    clip: bool = True
+    labels: Tensor | None = None
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_prediction(self.prediction)
+
+    def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict the clean image and the noise in x, each image at its own level t, int64 (B,).
+
+        At level 0 there is nothing to remove: x0 is x itself, and eps is what the network sees
+        at level 1, which is what DDIM inversion needs for its first step.
+        """
+        level = t.clamp(min=1)
+        signal, noise = at_level(self.schedule, level, x)
+        x0 = self._guided_x0(x, level, signal, noise)
+        if self.clip:
+            x0 = x0.clamp(-1, 1)
+        eps = (x - signal * x0) / noise  # re-derived, so that the pair explains x
+        return torch.where(_expand(t == 0, x), x, x0), eps
+
+    def _guided_x0(self, x: Tensor, t: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+        w = self.guidance
+        if self.labels is None:
+            return self._x0(x, t, signal, noise, None)
+        if w in (0, 1):
+            labels = self.labels if w == 1 else torch.full_like(self.labels, ANY)
+            return self._x0(x, t, signal, noise, labels)
+        twice = [torch.cat([tensor, tensor]) for tensor in (x, t, signal, noise)]
+        labels = torch.cat([self.labels, torch.full_like(self.labels, ANY)])
+        asked, anything = self._x0(*twice, labels).chunk(2)
+        return anything + w * (asked - anything)
+
+    def _x0(
+        self, x: Tensor, t: Tensor, signal: Tensor, noise: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        time = t.to(x.dtype) * (1000 / self.schedule.T)
+        output = self.network(x, time) if labels is None else self.network(x, time, labels)
+        return to_x0(self.prediction, output.to(x.dtype), x, signal, noise)
+
+
+def to_x0(prediction: str, output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """The clean image that a network's output means, given the image x it looked at."""
+    if prediction == "v":
+        return signal * x - noise * output  # arXiv 2202.00512 appendix D
+    if prediction == "eps":
+        return (x - noise * output) / signal  # DDPM eq. 15, DDIM eq. 9
+    return output
+
+
+def target(prediction: str, x0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """What a network of this prediction should answer for x_t = signal·x0 + noise·eps."""
+    if prediction == "v":
+        return signal * eps - noise * x0
+    return eps if prediction == "eps" else x0
+
+
+def check_prediction(prediction: str) -> None:
+    """Raise ValueError unless the prediction is one of "v", "eps" and "x0"."""
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"unknown prediction {prediction!r}; choose one of {PREDICTIONS}")
+
+
+def at_level(schedule: Schedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """signal and noise of levels t (B,), in x's dtype and on its device, shaped (B, 1, ...)."""
+    signal, noise = _tables(schedule, x.device, x.dtype)
+    return _expand(signal[t], x), _expand(noise[t], x)
+
+
+@lru_cache(maxsize=64)
+def _tables(schedule: Schedule, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    # Cast before the move: some devices have no float64.
+    return schedule.signal.to(dtype).to(device), schedule.noise.to(dtype).to(device)
+
+
+def _expand(per_image: Tensor, x: Tensor) -> Tensor:
+    return per_image.reshape(-1, *[1] * (x.ndim - 1))

@@ -1,0 +1,41 @@
+"""Which device and which number format the network runs in."""
+
+from __future__ import annotations
+
+import torch
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The torch device for a name of DEVICES; "auto" takes the fastest that is present.
+
+    Raises ValueError when the device asked for is not there.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, there in present.items() if there))
+    if name not in present:
+        raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
+    if not present[name]:
+        raise ValueError(f"no {name} device on this machine; choose auto or cpu")
+    return torch.device(name)
+
+
+def training_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it natively, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        # Without these instructions bfloat16 is emulated, ten times slower than float32.
+        native = any(
+            getattr(torch.cpu, probe, lambda: False)()
+            for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+    else:
+        native = False
+    return torch.bfloat16 if native else torch.float32

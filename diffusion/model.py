@@ -1,0 +1,183 @@
+"""DiffusionModel: a network together with everything needed to sample it, as a folder.
+
+The folder holds `config.json` and `model.safetensors`, in the Hub's conventions. Weights are
+read with safetensors only; pickles are never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diffusion.denoiser import Denoiser, check_prediction
+from diffusion.files import replacing, write_json
+from diffusion.schedule import Schedule
+from diffusion.unet import UNet, UNetConfig
+
+FORMAT = "cartoon-diffusion/1"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FP16_ABOVE = 16 * 2**20  # bytes of float32; larger models are stored as float16
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """A trained network, its schedule, what it predicts, and the meaning of its labels."""
+
+    network: UNet
+    schedule: Schedule
+    prediction: str = "v"
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    training: Mapping[str, object] = field(default_factory=dict)  # how it was trained; for people
+
+    def __post_init__(self) -> None:
+        check_prediction(self.prediction)
+        counts = tuple(len(values) for values in self.labels.values())
+        if counts != self.network.config.labels:
+            raise ModelError(
+                f"labels have {counts} values, the network {self.network.config.labels}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one picture."""
+        config = self.network.config
+        return (config.channels, config.size, config.size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    def to(self, device: torch.device | str) -> DiffusionModel:
+        """Move the network to a device, in place, and return the model."""
+        self.network.to(device)
+        return self
+
+    def denoiser(
+        self, labels: Tensor | None = None, guidance: float = 1.0, clip: bool = True
+    ) -> Denoiser:
+        """denoise(x, t) -> (x0, eps); labels are int64 (B, attributes), -1 = any."""
+        return Denoiser(self.network, self.schedule, self.prediction, clip, labels, guidance)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write config.json and model.safetensors into `folder` and return it."""
+        folder = Path(folder)
+        config = {
+            "format": FORMAT,
+            "network": self.network.config.to_json(),
+            "schedule": self.schedule.to_json(),
+            "prediction": self.prediction,
+            "image": {"size": self.shape[1], "channels": self.shape[0]},
+            "labels": {name: list(values) for name, values in self.labels.items()},
+            "training": dict(self.training),
+        }
+        with replacing(folder / WEIGHTS) as temporary:
+            save_file(_stored(self.network), temporary, metadata={"format": "pt"})
+        write_json(folder / CONFIG, config)
+        return folder
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: torch.device | str = "cpu"
+    ) -> DiffusionModel:
+        """Load a model folder, or a repository of the Hugging Face Hub ("user/name").
+
+        Raises ModelError, with what to do next, when there is no usable model.
+        """
+        folder = Path(name)
+        if not (folder / CONFIG).is_file():
+            folder = _download(str(name))
+        config = read_config(folder)
+        try:
+            network = UNet(UNetConfig(**config["network"]))
+            schedule = Schedule(**config["schedule"])
+            weights = load_file(folder / WEIGHTS)
+            network.load_state_dict({key: value.float() for key, value in weights.items()})
+        except FileNotFoundError:
+            raise ModelError(f"{folder} has no {WEIGHTS}; copy it beside {CONFIG}") from None
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{folder} is not a model of this version: {reason}") from error
+        network = ready(network)
+        return cls(
+            network,
+            schedule,
+            config["prediction"],
+            config.get("labels", {}),
+            config.get("training", {}),
+        ).to(device)
+
+    def push_to_hub(self, repo_id: str, private: bool = False) -> str:
+        """Upload the model to the Hugging Face Hub and return its address."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, exist_ok=True, private=private)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+
+
+def ready(network: nn.Module) -> nn.Module:
+    """The network as it is used for sampling: evaluation mode, channels last, no gradients."""
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def read_config(folder: str | Path) -> dict:
+    """Read a model's config.json, or raise ModelError."""
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"no model in {folder}; train one with `python -m diffusion train`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); copy the model folder again") from None
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
+        raise ModelError(
+            f"{path} has format {found!r}, this version reads {FORMAT!r}; update the package"
+        )
+    return config
+
+
+def weights_hash(folder: str | Path) -> str:
+    """SHA-256 of the weight file, shortened to 12 digits: which model made a picture."""
+    return hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest()[:12]
+
+
+def _stored(network: nn.Module) -> dict[str, Tensor]:
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    if sum(value.numel() * 4 for value in state.values()) > FP16_ABOVE:
+        state = {key: value.half() for key, value in state.items()}
+    return state
+
+
+def _download(name: str) -> Path:
+    if name.count("/") != 1 or name.startswith((".", "/")) or Path(name).exists():
+        raise ModelError(
+            f"no model in {name}; give a folder with {CONFIG}, or a Hub name user/model"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"no model {name!r} here or on the Hub ({reason})") from error

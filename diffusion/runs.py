@@ -1,0 +1,292 @@
+"""A training run as a folder, so that a page, a command line and a restart see the same run.
+
+config.json             how to train, fixed when the run starts
+metrics.jsonl           a line every two seconds: step, images, loss, speed, lr, seconds
+previews/NNNNNNN.png    16 fixed seeds, after so many images
+checkpoint.safetensors  weights, average, optimizer and step in one file
+model/                  the averaged weights, ready to sample
+status.json             pid, state, heartbeat
+stop                    touch it, and the run saves itself and ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from diffusion.data import Images, load_images
+from diffusion.files import replacing, write_json
+from diffusion.model import DiffusionModel
+from diffusion.noise import Noise
+from diffusion.pictures import save_png, sheet, to_uint8
+from diffusion.samplers import ddim, sample
+from diffusion.training import Progress, TrainConfig, Trainer
+
+PULSE_SECONDS = 2.0  # between heartbeats, and lines of metrics
+CHECKPOINT_SECONDS = 60.0
+PREVIEW_SEEDS = range(16)
+PREVIEW_STEPS = 20
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What a running training tells about itself now and then; a line of metrics.jsonl."""
+
+    step: int
+    images: int  # pictures seen
+    loss: float  # mean since the last pulse
+    images_per_second: float  # since the last pulse
+    lr: float
+    seconds: float  # of training, over all sessions of the run
+    seconds_left: float
+
+
+class Run:
+    """The folder of one run and the files in it."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.config_path = self.folder / "config.json"
+        self.metrics_path = self.folder / "metrics.jsonl"
+        self.checkpoint_path = self.folder / "checkpoint.safetensors"
+        self.status_path = self.folder / "status.json"
+        self.stop_path = self.folder / "stop"
+        self.previews = self.folder / "previews"
+        self.model_folder = self.folder / "model"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.config_path.is_file()
+
+    def create(self, data: str, config: TrainConfig) -> None:
+        """Write config.json; raise RunError when the folder holds a run already."""
+        if self.exists:
+            raise RunError(f"{self.folder} holds a run; add --resume, or choose another --out")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.config_path, {"data": data, **config.to_json()})
+
+    def config(self) -> tuple[str, TrainConfig]:
+        """The data source and the settings the run was started with."""
+        try:
+            settings = json.loads(self.config_path.read_text())
+            return settings.pop("data"), TrainConfig(**settings)
+        except FileNotFoundError:
+            raise RunError(
+                f"there is no run in {self.folder}; start one without --resume"
+            ) from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{self.config_path} cannot be read ({error}); start a new run"
+            ) from None
+
+    def status(self) -> dict:
+        """state, pid, heartbeat, images and message; {} when there is none."""
+        try:
+            return json.loads(self.status_path.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process is training here now."""
+        status = self.status()
+        if status.get("state") != "running" or status.get("pid") == os.getpid():
+            return False
+        try:
+            os.kill(status["pid"], 0)
+        except (ProcessLookupError, KeyError):
+            return False
+        except PermissionError:
+            pass
+        return True
+
+    def metrics(self) -> list[dict]:
+        """The lines of metrics.jsonl; half a line, cut short by a crash, is left out."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = self.metrics_path.read_text().splitlines()
+            return [record for line in lines if (record := _record(line))]
+        return []
+
+    def save(self, trainer: Trainer, seconds: float) -> None:
+        """Write the checkpoint and then the model, each in one piece."""
+        tensors = {key: value.contiguous() for key, value in trainer.state().items()}
+        tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+        with replacing(self.checkpoint_path) as temporary:
+            save_file(tensors, temporary)
+        trainer.model(seconds=round(seconds)).save_pretrained(self.model_folder)
+
+    def load(self, trainer: Trainer) -> float:
+        """Bring the trainer to the checkpoint, if there is one; returns the seconds trained."""
+        if not self.checkpoint_path.exists():
+            self._cut_metrics(0)
+            return 0.0
+        with safe_open(self.checkpoint_path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        trainer.load(state)
+        self._cut_metrics(trainer.step)
+        return state["seconds"].item()
+
+    def write_status(self, state: str, images: int, message: str = "") -> None:
+        """Say that the process is here, and what it does."""
+        status = {"state": state, "pid": os.getpid(), "heartbeat": time.time()}
+        write_json(self.status_path, {**status, "images": images, "message": message})
+
+    def add_metrics(self, pulse: Pulse) -> None:
+        """Append one line."""
+        with open(self.metrics_path, "a") as file:
+            file.write(json.dumps(asdict(pulse)) + "\n")
+
+    def save_preview(self, model: DiffusionModel, images: int) -> None:
+        """Draw the fixed seeds with the averaged weights: DDIM, eta 0."""
+        picture = sheet(draw(model, PREVIEW_SEEDS, PREVIEW_STEPS), columns=4)
+        self.previews.mkdir(exist_ok=True)
+        with replacing(self.previews / f"{images:07d}.png") as temporary:
+            save_png(temporary, picture, {"images": images, "seeds": list(PREVIEW_SEEDS)})
+
+    def _cut_metrics(self, step: int) -> None:
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        if self.metrics_path.exists():
+            with replacing(self.metrics_path) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+def train_run(
+    run: Run,
+    device: torch.device | str = "cpu",
+    preview_seconds: float = 60.0,
+    stopped: Callable[[], bool] = lambda: False,
+    progress: bool = True,
+) -> Iterator[Pulse]:
+    """Train the run in its folder from its last checkpoint, yielding a pulse now and then.
+
+    Ends early, with everything saved, when `stopped()` or when the run's `stop` file appears.
+    Raises RunError when another process is training here or the loss is no longer a number.
+    """
+    if run.alive:
+        raise RunError(
+            f"{run.folder} is being trained by process {run.status()['pid']}; stop it first"
+        )
+    data, config = run.config()
+    torch.set_num_threads(config.threads)
+    images = load_images(data, config.size, progress)
+    chosen, _ = images.split(config.held_out)
+    trainer = Trainer(config, device)
+    seconds_before = run.load(trainer)
+    run.stop_path.unlink(missing_ok=True)
+    meter = _Meter(config.batch, seconds_before, trainer.step)
+    state, message = "failed", "the training process ended unexpectedly; resume the run"
+    try:
+        run.write_status("running", trainer.step * config.batch)
+        if not trainer.step:
+            run.save_preview(trainer.model(), 0)
+        for done in trainer.run(_resident(images, trainer.device), chosen):
+            meter.losses.append(done.loss)
+            last = done.step == done.steps or stopped() or run.stop_path.exists()
+            if meter.due("pulse", PULSE_SECONDS) or last:
+                pulse = meter.pulse(done)
+                _check_loss(pulse)
+                run.add_metrics(pulse)
+                run.write_status("running", done.images)
+                yield pulse
+            if last:
+                break
+            if meter.due("checkpoint", CHECKPOINT_SECONDS):
+                run.save(trainer, meter.seconds)
+            if meter.due("preview", preview_seconds):
+                run.save_preview(trainer.model(), done.images)
+        run.save(trainer, meter.seconds)
+        run.save_preview(trainer.model(), min(trainer.step * config.batch, config.images))
+        state, message = "finished" if trainer.step == config.steps else "stopped", ""
+    except RunError as error:
+        message = str(error)
+        raise
+    finally:
+        run.write_status(state, min(trainer.step * config.batch, config.images), message)
+
+
+def draw(model: DiffusionModel, seeds: range, steps: int) -> np.ndarray:
+    """One DDIM picture per seed, uint8 (B, H, W, 3)."""
+    schedule = model.schedule
+    noise = Noise(seeds, model.shape, model.device)
+    plan = ddim(schedule, schedule.levels(min(steps, schedule.T)))
+    *_, last = sample(model.denoiser(), plan, noise(schedule.T), noise)
+    return to_uint8(last.x)
+
+
+class _Meter:
+    """Seconds trained, recent losses and speed, and what is due again."""
+
+    def __init__(self, batch: int, seconds_before: float, step: int):
+        self.losses: list[torch.Tensor] = []
+        self._batch = batch
+        self._start = time.perf_counter() - seconds_before
+        self._began = self._pulsed = (time.perf_counter(), step)
+        self._last: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def due(self, what: str, every: float) -> bool:
+        now = time.perf_counter()
+        if now - self._last.setdefault(what, now) < every:
+            return False
+        self._last[what] = now
+        return True
+
+    def pulse(self, done: Progress) -> Pulse:
+        speed, overall = self._speed(self._pulsed, done), self._speed(self._began, done)
+        loss = torch.stack(self.losses).mean().item()
+        self.losses.clear()
+        self._pulsed = (time.perf_counter(), done.step)
+        left = (done.steps - done.step) * self._batch / overall
+        return Pulse(
+            done.step,
+            done.images,
+            loss,
+            round(speed, 1),
+            done.lr,
+            round(self.seconds, 1),
+            round(left),
+        )
+
+    def _speed(self, since: tuple[float, int], done: Progress) -> float:
+        when, step = since
+        return (done.step - step) * self._batch / max(time.perf_counter() - when, 1e-9)
+
+
+def _check_loss(pulse: Pulse) -> None:
+    if not math.isfinite(pulse.loss):
+        raise RunError(
+            f"the loss is not a number after {pulse.images:,} images; "
+            "start again with a smaller --lr"
+        )
+
+
+def _resident(images: Images, device: torch.device):
+    """The pictures where the batches are made: on a GPU if they fit, else the memory map."""
+    if device.type == "cuda" and images.pixels.nbytes < torch.cuda.mem_get_info()[0] // 4:
+        return torch.from_numpy(images.pixels).to(device)
+    return images.pixels
+
+
+def _record(line: str) -> dict | None:
+    with contextlib.suppress(ValueError):
+        return json.loads(line)
+    return None

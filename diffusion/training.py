@@ -1,0 +1,260 @@
+"""Training a diffusion model from nothing, step by step and exactly resumable.
+
+Step k's pictures, levels, noise, flips and label dropout are a function of (seed, k), so a
+training state is only the weights, their average, the optimizer and k.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import check_prediction, target
+from diffusion.model import DiffusionModel, ready
+from diffusion.noise import TRAINING, check_seed, generator
+from diffusion.pictures import from_uint8
+from diffusion.schedule import Schedule
+from diffusion.unet import UNet, UNetConfig
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the weights, given the pictures, the machine and its threads."""
+
+    images: int  # the budget: pictures seen, counting repeats
+    size: int = 64  # pixels per side
+    widths: tuple[int, ...] = (32, 64, 128, 256)  # of the UNet
+    blocks: int = 1  # of the UNet, per resolution
+    schedule: str = "cosine"  # or "linear"
+    T: int = 1000  # levels
+    prediction: str = "v"  # or "eps", "x0"
+    min_snr: float | None = None  # gamma of min-SNR weighting (arXiv 2303.09556); None: off
+    batch: int = 32
+    lr: float = 6e-4  # AdamW, betas (0.9, 0.99)
+    weight_decay: float = 0.01
+    warmup: int = 200  # steps; at most a tenth of the run
+    clip_norm: float = 1.0  # gradient norm
+    ema: float = 0.999  # decay of the weight average, less at the start
+    flip: bool = False  # mirror half of the pictures
+    held_out: int = 0  # pictures never trained on, by the order of their names' SHA-256
+    precision: str = "float32"  # or "bfloat16" (autocast)
+    threads: int = 1  # of the CPU
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        UNetConfig(size=self.size, widths=self.widths, blocks=self.blocks)
+        make_schedule(self.schedule, self.T)
+        check_prediction(self.prediction)
+        check_seed(self.seed)
+        if self.images < 1 or self.batch < 1:
+            raise ValueError("a run needs at least one image and a batch of at least one")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; choose float32 or bfloat16")
+        if not 0 < self.lr < 1 or not 0 <= self.ema < 1:
+            raise ValueError("the learning rate lies in (0, 1) and the EMA decay in [0, 1)")
+        if self.min_snr is not None and self.min_snr <= 0:
+            raise ValueError("min-SNR's gamma is positive; 5 is usual")
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the budget."""
+        return math.ceil(self.images / self.batch)
+
+    def to_json(self) -> dict:
+        """The settings as JSON types; `TrainConfig(**value)` is the way back."""
+        return asdict(self)
+
+
+PRESETS = {
+    "tiny": {"size": 32, "widths": (64, 128, 256), "batch": 32},
+    "small": {"size": 64, "widths": (32, 64, 128, 256), "batch": 32},
+    "base": {"size": 64, "widths": (64, 128, 192), "batch": 256, "lr": 1e-3, "ema": 0.9995},
+}
+
+
+def make_schedule(kind: str, T: int) -> Schedule:
+    """The schedule that a config names."""
+    return Schedule.linear(T) if kind == "linear" else Schedule(kind, T)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from; x0 and eps are (B, 3, size, size), t is int64 (B,)."""
+
+    x0: Tensor
+    t: Tensor
+    eps: Tensor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is after a step."""
+
+    step: int  # steps done
+    steps: int  # in all
+    images: int  # pictures seen
+    loss: Tensor  # of this step, on the device; reading it waits for the device
+    lr: float
+
+
+class Trainer:
+    """The state of a training run, and the step that moves it on."""
+
+    def __init__(self, config: TrainConfig, device: torch.device | str = "cpu"):
+        self.config = config
+        self.device = torch.device(device)
+        self.schedule = make_schedule(config.schedule, config.T)
+        shape = UNetConfig(size=config.size, widths=config.widths, blocks=config.blocks)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = UNet(shape)
+        self.network = network.to(self.device, memory_format=torch.channels_last).train()
+        self.ema = ready(copy.deepcopy(self.network))
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.lr,
+            betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+            fused=fused,
+        )
+        self.step = 0
+        self._tables = {
+            name: getattr(self.schedule, name).float().to(self.device)
+            for name in ("signal", "noise")
+        }
+        self._weight = loss_weight(self.schedule, config).float().to(self.device)
+
+    def run(self, pixels: np.ndarray | Tensor, indices: np.ndarray) -> Iterator[Progress]:
+        """Train on pixels[indices] to the end of the budget, yielding after every step.
+
+        `pixels` is uint8 (N, size, size, 3). The caller may stop between two steps, and may
+        save and load the state there.
+        """
+        while self.step < self.config.steps:
+            lr = learning_rate(self.config, self.step)
+            batch = self.batch(pixels, indices, self.step)
+            loss = self.update(batch, lr)
+            self.step += 1
+            seen = min(self.step * self.config.batch, self.config.images)
+            yield Progress(self.step, self.config.steps, seen, loss, lr)
+
+    def batch(self, pixels: np.ndarray | Tensor, indices: np.ndarray, step: int) -> Batch:
+        """Step k's batch: a function of (seed, k) and the pictures."""
+        config = self.config
+        rng = generator(config.seed, TRAINING, level=step)
+        chosen = indices[rng.integers(len(indices), size=config.batch)]
+        # One draw, spread evenly over the levels, varies less (arXiv 2107.00630 appendix I.1).
+        spread = (rng.random() + np.arange(config.batch) / config.batch) % 1
+        t = torch.from_numpy(1 + np.floor(spread * config.T).astype(np.int64)).clamp(max=config.T)
+        flipped = rng.random(config.batch) < 0.5
+        torch_rng = torch.Generator(self.device).manual_seed(int(rng.integers(2**63)))
+
+        if isinstance(pixels, Tensor):
+            picked = pixels[torch.from_numpy(chosen).to(pixels.device)]
+        else:
+            picked = torch.from_numpy(np.ascontiguousarray(pixels[chosen]))
+        x0 = from_uint8(picked.to(self.device))
+        if config.flip:
+            mirror = torch.from_numpy(flipped).to(self.device)[:, None, None, None]
+            x0 = torch.where(mirror, x0.flip(-1), x0)
+        eps = torch.randn(x0.shape, generator=torch_rng, device=self.device)
+        return Batch(x0, t.to(self.device), eps)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The weighted mean squared error of the network's prediction (DDPM eq. 14)."""
+        signal = self._tables["signal"][batch.t][:, None, None, None]
+        noise = self._tables["noise"][batch.t][:, None, None, None]
+        x = signal * batch.x0 + noise * batch.eps  # DDPM eq. 4
+        time = batch.t.float() * (1000 / self.config.T)
+        dtype = PRECISIONS[self.config.precision]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            output = self.network(x, time)
+        answer = target(self.config.prediction, batch.x0, batch.eps, signal, noise)
+        error = (output.float() - answer).square().mean(dim=(1, 2, 3))
+        return (self._weight[batch.t] * error).mean()
+
+    def update(self, batch: Batch, lr: float) -> Tensor:
+        """One optimizer step and one step of the weight average; returns the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.ema.parameters()), list(self.network.parameters()), 1 - decay
+            )
+        return loss.detach()
+
+    def model(self, **about: object) -> DiffusionModel:
+        """The averaged weights as a model; `about` is noted as how it was trained."""
+        training = {**self.config.to_json(), "step": self.step, **about}
+        return DiffusionModel(self.ema, self.schedule, self.config.prediction, training=training)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that `load` needs, as named tensors that share the trainer's memory."""
+        state = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        state |= {f"ema.{key}": value for key, value in self.ema.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"optimizer.{key}.{name}"] = value
+        state["step"] = torch.tensor(self.step)
+        return state
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from a `state()`, in place."""
+        self.network.load_state_dict(_under("network.", state))
+        self.ema.load_state_dict(_under("ema.", state))
+        moments = {
+            key: _under(f"optimizer.{key}.", state) for key in ("exp_avg", "exp_avg_sq", "step")
+        }
+        for name, parameter in self.network.named_parameters():
+            if name not in moments["step"]:
+                continue
+            # The fused optimizer walks memory in order: keep the parameter's memory format.
+            self.optimizer.state[parameter] = {
+                "step": moments["step"][name].to(self.device),
+                "exp_avg": torch.empty_like(parameter).copy_(moments["exp_avg"][name]),
+                "exp_avg_sq": torch.empty_like(parameter).copy_(moments["exp_avg_sq"][name]),
+            }
+        self.step = int(state["step"])
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, constant to the half of the budget, then a half cosine down to zero."""
+    warmup = max(min(config.warmup, config.steps // 10), 1)
+    rise = min((step + 1) / warmup, 1.0)
+    late = max(2 * step / config.steps - 1, 0.0)
+    return config.lr * rise * (1 + math.cos(math.pi * late)) / 2
+
+
+def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:
+    """Weight of each level's loss, float64 (T + 1,): 1, or min-SNR's min(SNR, gamma).
+
+    min-SNR (arXiv 2303.09556 section 3.4) weighs the error of x0; dividing by SNR, or SNR + 1,
+    makes it a weight for the error of eps, or v.
+    """
+    if config.min_snr is None:
+        return torch.ones(schedule.T + 1, dtype=torch.float64)
+    snr = schedule.snr.clamp(max=1e12)
+    divisor = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[config.prediction]
+    return snr.clamp(max=config.min_snr) / divisor
+
+
+def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
