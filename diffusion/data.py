@@ -19,11 +19,10 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from diffusion.cache import cache_dir
 
@@ -32,6 +31,7 @@ MIN_SIZE, MAX_SIZE = 8, 512  # pixels per side of a training picture
 MAX_PIXELS = 50_000_000  # of one source image
 MAX_BYTES = 64 * 2**20  # of one source image's file
 MAX_IMAGES = 1_000_000
+BATCH, BATCH_BYTES = 256, 256 * 2**20  # files read ahead of the decoders
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 
 # Google's CartoonSet: 500×500 with a wide transparent margin; this box holds every face, and
@@ -76,7 +76,7 @@ def load_images(source: str | Path, size: int, progress: bool = True) -> Images:
     if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
         raise DataError(f"pictures of {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
     source = Path(source)
-    if not source.exists():
+    if not (source.is_dir() or source.is_file()):
         raise DataError(f"there is no {source}; give a folder, .zip or .tgz of images")
     key = _content_key(source, size)
     folder = cache_dir("images") / key
@@ -106,7 +106,7 @@ def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
             contextlib.closing(_files(source)) as files,
             tqdm(desc="Decoding images", unit=" images", disable=not progress) as bar,
         ):
-            while batch := list(islice(files, 256)):
+            for batch in _batches(files):
                 for (path, _), picture in zip(batch, pool.map(prepare, batch), strict=True):
                     if picture is None:
                         skipped += 1
@@ -142,9 +142,11 @@ def _preparation(size: int):
                         f"give images of at most {MAX_PIXELS // 10**6} megapixels"
                     )
                 picture = on_white(image)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-            if isinstance(error, DataError):
-                raise
+        except DataError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise DataError(f"{path} is too large ({error})") from error
+        except Exception:  # a broken file brings all kinds of errors out of Pillow
             return None
         if CARTOONSET_NAME.fullmatch(PurePosixPath(path).stem) and picture.size == (500, 500):
             picture = picture.crop(CARTOONSET_BOX)
@@ -157,8 +159,10 @@ def _preparation(size: int):
 
 def on_white(image: Image.Image) -> Image.Image:
     """RGB with transparent pixels blended onto white."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image.convert("RGB")
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
     rgba = image.convert("RGBA")
     white = Image.new("RGBA", rgba.size, "white")
     return Image.alpha_composite(white, rgba).convert("RGB")
@@ -168,11 +172,33 @@ def _files(source: Path) -> Iterator[tuple[str, bytes]]:
     """(path, content) of every image file, in an order that the content alone decides."""
     if source.is_dir():
         return _folder_files(source)
-    if zipfile.is_zipfile(source):
-        return _zip_files(source)
-    if tarfile.is_tarfile(source):
-        return _tar_files(source)
+    with _unpacking(source):
+        if zipfile.is_zipfile(source):
+            return _zip_files(source)
+        if tarfile.is_tarfile(source):
+            return _tar_files(source)
     raise DataError(f"{source} is neither a folder nor a .zip or .tgz archive of images")
+
+
+def _batches(files: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
+    batch, held = [], 0
+    for path, content in files:
+        batch.append((path, content))
+        held += len(content)
+        if len(batch) == BATCH or held > BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    yield batch
+
+
+@contextlib.contextmanager
+def _unpacking(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # a broken archive brings all kinds of errors out of zlib and co.
+        raise DataError(f"{source} cannot be unpacked ({error}); make the archive again") from error
 
 
 def _folder_files(source: Path) -> Iterator[tuple[str, bytes]]:
@@ -191,29 +217,23 @@ def _folder_paths(source: Path) -> list[Path]:
 
 
 def _zip_files(source: Path) -> Iterator[tuple[str, bytes]]:
-    try:
-        with zipfile.ZipFile(source) as archive:
-            for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-                _check_path(source, entry.filename)
-                if entry.is_dir() or not _is_image_name(entry.filename):
-                    continue
-                _check_bytes(entry.filename, entry.file_size)
-                yield entry.filename, archive.read(entry)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, OSError) as error:
-        raise DataError(f"{source} cannot be unpacked ({error}); make the archive again") from error
+    with _unpacking(source), zipfile.ZipFile(source) as archive:
+        for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
+            _check_path(source, entry.filename)
+            if entry.is_dir() or not _is_image_name(entry.filename):
+                continue
+            _check_bytes(entry.filename, entry.file_size)
+            yield entry.filename, archive.read(entry)
 
 
 def _tar_files(source: Path) -> Iterator[tuple[str, bytes]]:
-    try:
-        with tarfile.open(source, "r:*") as archive:
-            for member in archive:
-                _check_path(source, member.name)
-                if not member.isfile() or not _is_image_name(member.name):
-                    continue
-                _check_bytes(member.name, member.size)
-                yield member.name, archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{source} cannot be unpacked ({error}); make the archive again") from error
+    with _unpacking(source), tarfile.open(source, "r:*") as archive:
+        for member in archive:
+            _check_path(source, member.name)
+            if not member.isfile() or not _is_image_name(member.name):
+                continue
+            _check_bytes(member.name, member.size)
+            yield member.name, archive.extractfile(member).read()
 
 
 def _is_image_name(name: str) -> bool:
@@ -222,8 +242,8 @@ def _is_image_name(name: str) -> bool:
 
 
 def _check_path(source: Path, name: str) -> None:
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0:1]:
+    path = PureWindowsPath(name)  # splits at both kinds of slash
+    if path.drive or path.root or ".." in path.parts:
         raise DataError(f"{source} has a path that leaves the archive ({name}); it was not opened")
 
 

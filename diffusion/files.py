@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and move it there once it is safely on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove_leftovers(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         temporary.touch()  # with the user's usual permissions, whoever writes into it
         yield temporary
@@ -24,7 +27,26 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def process_exists(pid: int) -> bool:
+    """Whether some process has this id now; it need not be the one that once had it."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON for people and programs: indented, with a final newline."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what processes left that were killed while they wrote here."""
+    for path in folder.iterdir():
+        match = re.fullmatch(r"\..+\.(\d+)\.\d+\.partial", path.name)
+        if match and not process_exists(int(match[1])):
+            path.unlink(missing_ok=True)

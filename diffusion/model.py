@@ -24,6 +24,15 @@ from diffusion.unet import UNet, UNetConfig
 
 FORMAT = "cartoon-diffusion/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+UNUSABLE = (
+    AttributeError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)  # what a folder that holds something else makes of loading it
 FP16_ABOVE = 16 * 2**20  # bytes of float32; larger models are stored as float16
 
 
@@ -105,19 +114,14 @@ class DiffusionModel:
             schedule = Schedule(**config["schedule"])
             weights = load_file(folder / WEIGHTS)
             network.load_state_dict({key: value.float() for key, value in weights.items()})
+            labels, training = config.get("labels", {}), config.get("training", {})
+            model = cls(ready(network), schedule, config["prediction"], labels, training)
         except FileNotFoundError:
             raise ModelError(f"{folder} has no {WEIGHTS}; copy it beside {CONFIG}") from None
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+        except UNUSABLE as error:
+            reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{folder} is not a model of this version: {reason}") from error
-        network = ready(network)
-        return cls(
-            network,
-            schedule,
-            config["prediction"],
-            config.get("labels", {}),
-            config.get("training", {}),
-        ).to(device)
+        return model.to(device)
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload the model to the Hugging Face Hub and return its address."""

@@ -50,15 +50,24 @@ def read_settings(path: str | Path) -> dict | None:
     return None if text is None else json.loads(text)
 
 
-def save_animation(path: str | Path, pictures: Iterable[Image.Image], fps: int = 25) -> None:
-    """Write a .gif or .mp4 of pictures of one size; the last one stays for a second."""
+def save_animation(
+    path: str | Path, pictures: Iterable[Image.Image], fps: int = 25, kind: str | None = None
+) -> None:
+    """Write an animation of pictures of one size; the last one stays for a second.
+
+    `kind` is "gif" or "mp4", by default what the path ends in. In a GIF, pictures that look the
+    same one after the other become one that stays longer.
+    """
     path, pictures = Path(path), list(pictures)
-    if path.suffix.lower() == ".gif":
-        _save_gif(path, pictures, fps)
-    elif path.suffix.lower() == ".mp4":
-        _save_mp4(path, pictures, fps)
-    else:
+    kind = (kind or path.suffix).lower().removeprefix(".")
+    if kind not in ("gif", "mp4"):
         raise ValueError(f"animations end in .gif or .mp4, not {path.suffix!r}")
+    if not pictures:
+        raise ValueError("an animation needs at least one picture")
+    if kind == "gif":
+        _save_gif(path, pictures, fps)
+    else:
+        _save_mp4(path, pictures, fps)
 
 
 def _save_gif(path: Path, pictures: list[Image.Image], fps: int) -> None:
@@ -66,7 +75,13 @@ def _save_gif(path: Path, pictures: list[Image.Image], fps: int) -> None:
     frames = [p.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for p in pictures]
     durations = [max(1000 // fps, 20)] * (len(frames) - 1) + [1000]
     frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+        optimize=False,
     )
 
 
@@ -74,7 +89,7 @@ def _save_mp4(path: Path, pictures: list[Image.Image], fps: int) -> None:
     import av
 
     width, height = (side - side % 2 for side in pictures[0].size)  # H.264 wants even sides
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for picture in [*pictures, *[pictures[-1]] * fps]:

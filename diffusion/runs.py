@@ -20,21 +20,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from diffusion.data import Images, load_images
-from diffusion.files import replacing, write_json
+from diffusion.files import process_exists, replacing, write_json
 from diffusion.model import DiffusionModel
-from diffusion.noise import Noise
-from diffusion.pictures import save_png, sheet, to_uint8
-from diffusion.samplers import ddim, sample
+from diffusion.pictures import save_png, sheet
+from diffusion.recipe import Recipe, draw
 from diffusion.training import Progress, TrainConfig, Trainer
 
 PULSE_SECONDS = 2.0  # between heartbeats, and lines of metrics
-CHECKPOINT_SECONDS = 60.0
+SILENT_SECONDS = 120.0  # without a heartbeat, the process is taken for dead
 PREVIEW_SEEDS = range(16)
 PREVIEW_STEPS = 20
 
@@ -106,15 +104,10 @@ class Run:
     def alive(self) -> bool:
         """Whether a process is training here now."""
         status = self.status()
-        if status.get("state") != "running" or status.get("pid") == os.getpid():
-            return False
-        try:
-            os.kill(status["pid"], 0)
-        except (ProcessLookupError, KeyError):
-            return False
-        except PermissionError:
-            pass
-        return True
+        pid, silent = status.get("pid"), time.time() - status.get("heartbeat", 0)
+        if status.get("state") != "running" or silent > SILENT_SECONDS:
+            return False  # after a crash, the pid may be another program's by now
+        return pid not in (None, os.getpid()) and process_exists(pid)
 
     def metrics(self) -> list[dict]:
         """The lines of metrics.jsonl; half a line, cut short by a crash, is left out."""
@@ -124,8 +117,13 @@ class Run:
         return []
 
     def save(self, trainer: Trainer, seconds: float) -> None:
-        """Write the checkpoint and then the model, each in one piece."""
+        """Write the checkpoint and then the model, each in one piece.
+
+        Raises RunError, and keeps the files that are there, when the weights are not numbers.
+        """
         tensors = {key: value.contiguous() for key, value in trainer.state().items()}
+        if not all(value.isfinite().all() for value in tensors.values()):
+            raise _not_a_number(trainer.images)
         tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
         with replacing(self.checkpoint_path) as temporary:
             save_file(tensors, temporary)
@@ -136,9 +134,15 @@ class Run:
         if not self.checkpoint_path.exists():
             self._cut_metrics(0)
             return 0.0
-        with safe_open(self.checkpoint_path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        trainer.load(state)
+        try:
+            with safe_open(self.checkpoint_path, framework="pt") as file:
+                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            trainer.load(state)
+        except (KeyError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(
+                f"{self.checkpoint_path} cannot be used ({reason}); start a new run"
+            ) from error
         self._cut_metrics(trainer.step)
         return state["seconds"].item()
 
@@ -154,7 +158,8 @@ class Run:
 
     def save_preview(self, model: DiffusionModel, images: int) -> None:
         """Draw the fixed seeds with the averaged weights: DDIM, eta 0."""
-        picture = sheet(draw(model, PREVIEW_SEEDS, PREVIEW_STEPS), columns=4)
+        recipe = Recipe("ddim", steps=min(PREVIEW_STEPS, model.schedule.T))
+        picture = sheet(draw(model, PREVIEW_SEEDS, recipe, len(PREVIEW_SEEDS)), columns=4)
         self.previews.mkdir(exist_ok=True)
         with replacing(self.previews / f"{images:07d}.png") as temporary:
             save_png(temporary, picture, {"images": images, "seeds": list(PREVIEW_SEEDS)})
@@ -170,6 +175,7 @@ def train_run(
     run: Run,
     device: torch.device | str = "cpu",
     preview_seconds: float = 60.0,
+    checkpoint_seconds: float = 60.0,
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
 ) -> Iterator[Pulse]:
@@ -192,7 +198,7 @@ def train_run(
     meter = _Meter(config.batch, seconds_before, trainer.step)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
     try:
-        run.write_status("running", trainer.step * config.batch)
+        run.write_status("running", trainer.images)
         if not trainer.step:
             run.save_preview(trainer.model(), 0)
         for done in trainer.run(_resident(images, trainer.device), chosen):
@@ -206,27 +212,18 @@ def train_run(
                 yield pulse
             if last:
                 break
-            if meter.due("checkpoint", CHECKPOINT_SECONDS):
+            if meter.due("checkpoint", checkpoint_seconds):
                 run.save(trainer, meter.seconds)
             if meter.due("preview", preview_seconds):
                 run.save_preview(trainer.model(), done.images)
         run.save(trainer, meter.seconds)
-        run.save_preview(trainer.model(), min(trainer.step * config.batch, config.images))
+        run.save_preview(trainer.model(), trainer.images)
         state, message = "finished" if trainer.step == config.steps else "stopped", ""
     except RunError as error:
         message = str(error)
         raise
     finally:
-        run.write_status(state, min(trainer.step * config.batch, config.images), message)
-
-
-def draw(model: DiffusionModel, seeds: range, steps: int) -> np.ndarray:
-    """One DDIM picture per seed, uint8 (B, H, W, 3)."""
-    schedule = model.schedule
-    noise = Noise(seeds, model.shape, model.device)
-    plan = ddim(schedule, schedule.levels(min(steps, schedule.T)))
-    *_, last = sample(model.denoiser(), plan, noise(schedule.T), noise)
-    return to_uint8(last.x)
+        run.write_status(state, trainer.images, message)
 
 
 class _Meter:
@@ -273,16 +270,19 @@ class _Meter:
 
 def _check_loss(pulse: Pulse) -> None:
     if not math.isfinite(pulse.loss):
-        raise RunError(
-            f"the loss is not a number after {pulse.images:,} images; "
-            "start again with a smaller --lr"
-        )
+        raise _not_a_number(pulse.images)
+
+
+def _not_a_number(images: int) -> RunError:
+    return RunError(
+        f"the loss is not a number after {images:,} images; start again with a smaller --lr"
+    )
 
 
 def _resident(images: Images, device: torch.device):
     """The pictures where the batches are made: on a GPU if they fit, else the memory map."""
     if device.type == "cuda" and images.pixels.nbytes < torch.cuda.mem_get_info()[0] // 4:
-        return torch.from_numpy(images.pixels).to(device)
+        return torch.tensor(images.pixels, device=device)
     return images.pixels
 
 

@@ -33,7 +33,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "cosine"):
             raise ValueError(f"unknown schedule {self.kind!r}; choose 'linear' or 'cosine'")
-        if not isinstance(self.T, int) or not 1 <= self.T <= MAX_T:
+        if not isinstance(self.T, int) or isinstance(self.T, bool) or not 1 <= self.T <= MAX_T:
             raise ValueError(
                 f"a schedule of {self.T} levels; choose a whole number from 1 to {MAX_T}"
             )
@@ -64,7 +64,9 @@ class Schedule:
     def beta(self) -> Tensor:
         """Variance added by step t, float64 (T + 1,); beta[0] = 0 (DDPM eq. 2)."""
         if self.kind == "linear":
-            beta = torch.linspace(self.beta_start, self.beta_end, self.T, dtype=torch.float64)
+            # Counted from the end, so that a single step takes the large beta.
+            beta = torch.linspace(self.beta_end, self.beta_start, self.T, dtype=torch.float64)
+            beta = beta.flip(0)
         else:
             level = torch.arange(self.T + 1, dtype=torch.float64)
             f = torch.cos((level / self.T + 0.008) / 1.008 * math.pi / 2) ** 2

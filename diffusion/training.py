@@ -134,6 +134,11 @@ class Trainer:
         }
         self._weight = loss_weight(self.schedule, config).float().to(self.device)
 
+    @property
+    def images(self) -> int:
+        """Pictures seen so far, counting repeats."""
+        return min(self.step * self.config.batch, self.config.images)
+
     def run(self, pixels: np.ndarray | Tensor, indices: np.ndarray) -> Iterator[Progress]:
         """Train on pixels[indices] to the end of the budget, yielding after every step.
 
@@ -145,8 +150,7 @@ class Trainer:
             batch = self.batch(pixels, indices, self.step)
             loss = self.update(batch, lr)
             self.step += 1
-            seen = min(self.step * self.config.batch, self.config.images)
-            yield Progress(self.step, self.config.steps, seen, loss, lr)
+            yield Progress(self.step, self.config.steps, self.images, loss, lr)
 
     def batch(self, pixels: np.ndarray | Tensor, indices: np.ndarray, step: int) -> Batch:
         """Step k's batch: a function of (seed, k) and the pictures."""
@@ -221,6 +225,7 @@ class Trainer:
         moments = {
             key: _under(f"optimizer.{key}.", state) for key in ("exp_avg", "exp_avg_sq", "step")
         }
+        self.optimizer.state.clear()
         for name, parameter in self.network.named_parameters():
             if name not in moments["step"]:
                 continue

@@ -128,14 +128,15 @@ class TimeEmbedding(nn.Module):
     def __init__(self, dim: int, frequencies: int = 64):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
-        scale = -math.log(10_000) / frequencies
-        self.register_buffer(
-            "frequencies", torch.exp(scale * torch.arange(frequencies)), persistent=False
-        )
+        self.frequencies = frequencies
 
     def forward(self, time: Tensor) -> Tensor:
         """time (B,) to its embedding (B, dim)."""
-        angle = time[:, None].float() * self.frequencies
+        # Not a buffer: in bfloat16 weights, rounded frequencies would be off by whole turns.
+        scale = -math.log(10_000) / self.frequencies
+        angle = time[:, None].float() * torch.exp(
+            scale * torch.arange(self.frequencies, device=time.device)
+        )
         return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.mlp[0].weight.dtype))
 
 
@@ -165,7 +166,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.heads = max(width // HEAD, 1)
+        self.heads = width // (HEAD if width % HEAD == 0 else GROUP)
         self.norm = norm(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
         self.out = zero_(nn.Conv2d(width, width, 1))

@@ -2,10 +2,12 @@
 
 import typer
 
+from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.sample import sample
 from diffusion.cli.train import train
 
 app = typer.Typer(
+    cls=OneSentenceGroup,
     add_completion=False,
     no_args_is_help=True,
     help="Train and sample small diffusion models.",

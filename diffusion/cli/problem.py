@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 
 @contextlib.contextmanager
@@ -14,5 +16,22 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        typer.secho(f"{str(error).rstrip('.')}.", fg="red", err=True)
-        raise typer.Exit(1) from None
+        raise _told(str(error)) from None
+
+
+class OneSentenceGroup(TyperGroup):
+    """Commands whose usage errors, such as `--seed abc`, are told like all other errors."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            said = error.format_message().rstrip(".")
+            advice = f"see python -m diffusion {ctx.invoked_subcommand or ''} --help"
+            raise _told(f"{said[0].lower()}{said[1:]}; {' '.join(advice.split())}") from None
+
+
+def _told(message: str) -> typer.Exit:
+    typer.secho(f"{message.rstrip('.')}.", fg="red", err=True)
+    return typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -46,6 +47,9 @@ def train(
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores.")] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     preview_every: Annotated[float, typer.Option(help="Seconds between previews.")] = 60.0,
+    checkpoint_every: Annotated[
+        float, typer.Option(help="Seconds between checkpoints; a crash loses what came after.")
+    ] = 60.0,
 ) -> None:
     """Train a model from nothing. Ctrl-C saves; --resume goes on exactly where it was."""
     with one_sentence():
@@ -68,11 +72,11 @@ def train(
                 "precision": _precision(precision, where),
             }
             _start(run, data, preset, minutes, images, overrides, where)
-        elif minutes or images:
+        elif minutes is not None or images is not None:
             raise ValueError(
                 "--resume keeps the run's own budget; leave --minutes and --images out"
             )
-        _follow(run, where, preview_every)
+        _follow(run, where, preview_every, checkpoint_every)
 
 
 def _start(
@@ -90,13 +94,17 @@ def _start(
         raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
     if (minutes is None) == (images is None):
         raise ValueError("give a budget: either --minutes or --images")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ValueError(f"{minutes:g} minutes is no budget; give a positive number")
     given = {key: value for key, value in overrides.items() if value is not None}
-    config = TrainConfig(**{"images": images or 1, **PRESETS[preset], **given})
+    budget = 1 if images is None else images
+    config = TrainConfig(**{"images": budget, **PRESETS[preset], **given})
     pictures = load_images(data, config.size)
     if "held_out" not in given:
         config = TrainConfig(
             **{**config.to_json(), "held_out": 1000 if len(pictures) >= 5000 else 0}
         )
+    pictures.split(config.held_out)  # refuses too many before there is a run
     if minutes is not None:
         speed = _images_per_second(config, pictures.pixels, device)
         budget = max(int(minutes * 60 * speed), config.batch)
@@ -120,7 +128,7 @@ def _images_per_second(config: TrainConfig, pixels: np.ndarray, device: torch.de
     return count * config.batch / (time.perf_counter() - start)
 
 
-def _follow(run: Run, device: torch.device, preview_every: float) -> None:
+def _follow(run: Run, device: torch.device, preview_every: float, checkpoint_every: float) -> None:
     from tqdm import tqdm
 
     stop = []
@@ -129,7 +137,8 @@ def _follow(run: Run, device: torch.device, preview_every: float) -> None:
     total = run.config()[1].images
     pulse = None
     with tqdm(total=total, unit="img", unit_scale=True, smoothing=0.1) as bar:
-        for pulse in train_run(run, device, preview_every, stopped=lambda: bool(stop)):
+        pulses = train_run(run, device, preview_every, checkpoint_every, stopped=lambda: bool(stop))
+        for pulse in pulses:
             bar.initial = bar.initial or pulse.images
             bar.n = pulse.images
             bar.set_postfix(loss=f"{pulse.loss:.4f}", refresh=False)

@@ -1,0 +1,1 @@
+"""The page: turns the library's frames into pictures and words."""

@@ -1,0 +1,211 @@
+// The stage: shows the frames that arrive, keeps them, and plays them back without the server.
+// Gradio calls this with `element`, `props`, `watch` and `server` in scope.
+
+const FPS = 25;
+const SPEEDS = [1, 2, 0.5];
+const GAP = 2; // pixels between faces, before enlarging
+
+const stage = element.querySelector(".stage");
+const find = (selector) => stage.querySelector(selector);
+const panes = [...stage.querySelectorAll(".pane")];
+const words = find(".words");
+const timeline = new Timeline(find(".timeline"), (share) => {
+  if (!film?.length) return;
+  pause();
+  show(film.nearest(share));
+});
+
+let film = null;
+let position = 0; // of the frame on show
+let wanted = 0; // of the frame that is being decoded
+let playing = null; // timer of the playback
+let following = false; // whether the newest frame is shown as it arrives
+let speed = 0;
+
+watch("value", () => receive(props.value));
+
+function receive(message) {
+  if (message?.type === "start") begin(message);
+  if (message?.type === "frame" && message.run === film?.start.run) add(message);
+  if (message?.type === "problem") finish(message.words, true);
+  if (message?.type === "stopped" && stage.dataset.state === "running") {
+    finish(words.dataset.stopped);
+  }
+}
+
+function begin(message) {
+  pause();
+  film = new Film(message);
+  following = true;
+  setState("running");
+  panes[1].querySelector(".how").textContent = message.how;
+  say(fill(words.dataset.going, message));
+}
+
+function add(message) {
+  film.add(message);
+  const receipt = { run: message.run, number: message.number };
+  const shown = following ? show(film.length - 1) : Promise.resolve(refresh());
+  shown.then(() => server.ack(receipt));
+  if (message.done) finish(message.words);
+}
+
+function finish(text, isProblem = false) {
+  setState(film?.length ? "finished" : "empty");
+  say(text, isProblem);
+  refresh();
+}
+
+function setState(state) {
+  const focused = document.activeElement?.closest?.("#run, #stop");
+  stage.dataset.state = state;
+  document.body.classList.toggle("running", state === "running");
+  if (focused) document.querySelector(state === "running" ? "#stop" : "#run")?.focus();
+}
+
+function say(text, isProblem = false) {
+  words.textContent = text;
+  words.classList.toggle("problem", isProblem);
+}
+
+// Shows the frame at a position; while one is being decoded only the latest wish counts.
+async function show(index) {
+  wanted = index;
+  const reel = film;
+  const frame = reel.frames[index];
+  const bitmap = await reel.bitmap(index);
+  await new Promise(requestAnimationFrame);
+  if (reel !== film || frame !== film.frames[wanted]) return;
+  position = wanted;
+  panes.forEach((pane, which) => {
+    paint(pane.querySelector("canvas"), bitmap, which);
+    label(pane, frame, which);
+  });
+  timeline.draw(film, frame);
+  refresh();
+}
+
+// Copies one pane's faces into its canvas, a gap between them.
+function paint(canvas, bitmap, which) {
+  const { faces, size } = film.start;
+  const side = Math.round(Math.sqrt(faces));
+  const scale = Math.max(1, Math.round(384 / (side * size)));
+  const tile = size * scale;
+  const full = side * tile + (side - 1) * GAP * scale;
+  if (canvas.width !== full) canvas.width = canvas.height = full;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  for (let row = 0; row < side; row++) {
+    for (let column = 0; column < side; column++) {
+      const x = which * side * size + column * size;
+      const step = tile + GAP * scale;
+      context.drawImage(
+        bitmap, x, row * size, size, size, column * step, row * step, tile, tile,
+      );
+    }
+  }
+}
+
+function label(pane, frame, which) {
+  const values = describe(frame, which);
+  for (const line of pane.querySelectorAll("[data-words]")) {
+    const text = fill(line.dataset.words, values);
+    if (line.matches("canvas")) line.setAttribute("aria-label", text);
+    else line.textContent = text;
+  }
+}
+
+function describe(frame, which) {
+  return {
+    calls: frame.calls[which],
+    total: film.total(which),
+    noise: Math.round(film.noise(frame, which) * 100),
+    seconds: frame.seconds[which].toFixed(1),
+    faces: film.start.faces,
+    sampler: panes[which].dataset.sampler,
+  };
+}
+
+function fill(template, values) {
+  return template.replace(/\[(\w+)\]/g, (whole, name) => values[name] ?? whole);
+}
+
+// Brings buttons and slider in line with the state.
+function refresh() {
+  const ready = Boolean(film?.length);
+  find(".back").disabled = !ready || position === 0;
+  find(".forward").disabled = !ready || position >= film.length - 1;
+  find(".play").disabled = !ready;
+  const slider = timeline.element;
+  slider.setAttribute("aria-disabled", String(!ready));
+  if (!ready || !film.frames[position]) return;
+  slider.setAttribute("aria-valuemax", film.length - 1);
+  slider.setAttribute("aria-valuenow", position);
+  slider.setAttribute(
+    "aria-valuetext",
+    fill(slider.dataset.words, describe(film.frames[position], film.longest)),
+  );
+}
+
+function play() {
+  if (!film?.length) return;
+  if (position >= film.length - 1) position = -1;
+  following = false;
+  mark(true);
+  const tick = async () => {
+    await show(position + 1);
+    const atEnd = position >= film.length - 1;
+    if (atEnd && stage.dataset.state === "running") following = true;
+    if (atEnd) pause(following);
+  };
+  playing = setInterval(tick, 1000 / FPS / SPEEDS[speed]);
+}
+
+function pause(stillFollowing = false) {
+  clearInterval(playing);
+  playing = null;
+  following = stillFollowing;
+  mark(false);
+}
+
+function mark(isPlaying) {
+  const button = find(".play");
+  const name = isPlaying ? button.dataset.pause : button.dataset.play;
+  button.classList.toggle("playing", isPlaying);
+  button.setAttribute("aria-label", name);
+  button.title = name;
+}
+
+function step(by) {
+  if (!film?.length) return;
+  pause();
+  show(Math.min(Math.max(position + by, 0), film.length - 1));
+}
+
+const toggle = () => (playing ? pause() : play());
+const keys = {
+  ArrowLeft: () => step(-1),
+  ArrowRight: () => step(1),
+  Home: () => step(-Infinity),
+  End: () => step(Infinity),
+  " ": toggle,
+};
+
+find(".back").addEventListener("click", () => step(-1));
+find(".forward").addEventListener("click", () => step(1));
+find(".play").addEventListener("click", toggle);
+find(".speed").addEventListener("click", (event) => {
+  speed = (speed + 1) % SPEEDS.length;
+  const text = SPEEDS[speed] === 0.5 ? "½×" : SPEEDS[speed] + "×";
+  event.currentTarget.textContent = text;
+  event.currentTarget.setAttribute("aria-label", event.currentTarget.dataset.label + " " + text);
+  if (playing) {
+    pause();
+    play();
+  }
+});
+timeline.element.addEventListener("keydown", (event) => {
+  if (!keys[event.key]) return;
+  event.preventDefault();
+  keys[event.key]();
+});

@@ -1,0 +1,139 @@
+"""The Compare screen: two samplers, one network, the same noise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import gradio as gr
+
+from demo import messages, settings, wording
+from demo.backend import LocalBackend
+from demo.viewers import Viewers
+
+ASSETS = Path(__file__).parent / "assets"
+RUNS_AT_ONCE, WAITING = 8, 32
+
+log = logging.getLogger(__name__)
+
+
+class Open(gr.Radio):
+    """Radio buttons that hand any value on, so that every refusal is worded in one place."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:  # noqa: ANN401
+        """The value as it came."""
+        return payload
+
+
+def create(backend: LocalBackend) -> None:
+    """Lay the screen out and connect it, inside the current Blocks."""
+    viewers = Viewers()
+
+    def run(
+        seed: str, faces: int, ddpm_steps: str, ddim_steps: str, eta: str
+    ) -> Iterator[dict[str, Any]]:
+        yield from compare(backend, viewers, (seed, faces, ddpm_steps, ddim_steps, eta))
+
+    async def ack(receipt: Any) -> None:  # noqa: ANN401
+        viewers.acknowledge(receipt)
+
+    stage = gr.HTML(
+        value={},
+        html_template=Template((ASSETS / "stage.html").read_text()).substitute(wording.STAGE),
+        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        server_functions=[ack],
+        apply_default_css=False,
+        elem_id="stage",
+        show_label=False,
+    )
+    with gr.Row(elem_id="controls"):
+        with gr.Row(elem_id="action"):
+            run_button = gr.Button(wording.RUN, variant="primary", elem_id="run")
+            stop_button = gr.Button(wording.STOP, variant="primary", elem_id="stop")
+        seed = _field(wording.SEED, "seed")
+        dice = gr.Button(wording.NEW_SEED, elem_id="dice")
+        faces = Open(
+            list(settings.FACES),
+            value=settings.DEFAULTS["faces"],
+            label=wording.FACES,
+            elem_id="faces",
+            min_width=40,
+        )
+        ddpm_steps = _field(wording.DDPM_STEPS, "ddpm_steps")
+        ddim_steps = _field(wording.DDIM_STEPS, "ddim_steps")
+        eta = _field(wording.ETA, "eta")
+
+    fields = [seed, faces, ddpm_steps, ddim_steps, eta]
+    pressed = [run_button.click, *(box.submit for box in fields if box is not faces)]
+    running = gr.on(
+        pressed,
+        run,
+        fields,
+        stage,
+        api_name="compare",
+        show_progress="hidden",
+        concurrency_limit=RUNS_AT_ONCE,
+        trigger_mode="once",
+    )
+    stop_button.click(
+        lambda: {"type": "stopped"},
+        None,
+        stage,
+        cancels=[running],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    dice.click(
+        None, None, seed, js="() => String(Math.floor(Math.random() * 1e6))", show_progress="hidden"
+    )
+
+
+SCRIPTS = ("film.js", "timeline.js", "stage.js")
+
+
+def compare(backend: LocalBackend, viewers: Viewers, fields: tuple) -> Iterator[dict[str, Any]]:
+    """The messages of one press of Run: a start and frames, or a problem in one sentence."""
+    schedule = backend.schedule
+    try:
+        comparison = settings.read_comparison(*fields, T=schedule.T)
+    except ValueError as error:
+        yield messages.problem(str(error))
+        return
+    noise = (1 - schedule.alpha_bar).tolist()
+    levels = [recipe.plan(schedule) for recipe in comparison.recipes]
+    try:
+        with viewers.watch() as viewer:
+            yield messages.start(viewer.run, comparison, schedule, backend.model.shape[1])
+            for tick in backend.stream(comparison):
+                if viewer.behind and not tick.done:
+                    continue
+                viewer.sent += 1
+                cleanest = min(
+                    noise[plan[made - 1].s if made else schedule.T]
+                    for plan, made in zip(levels, tick.calls, strict=True)
+                )
+                yield messages.frame(viewer.run, viewer.sent, tick, cleanest, comparison)
+    except Exception as error:
+        log.exception("a comparison failed")
+        yield messages.problem(wording.failed(error))
+
+
+def _field(label: str, name: str) -> gr.Textbox:
+    return gr.Textbox(
+        str(settings.DEFAULTS[name]),
+        label=label,
+        elem_id=name,
+        elem_classes="field",
+        max_lines=1,
+        max_length=40,
+        min_width=40,
+        html_attributes=gr.InputHTMLAttributes(
+            autocomplete="off", spellcheck=False, enterkeyhint="go"
+        ),
+    )

@@ -1,0 +1,108 @@
+"""How a picture is drawn, as a value, and the function that draws pictures so.
+
+A model, a seed and a recipe decide a picture: the same three give the same picture alone or in
+any batch, from the command line, the page or a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from torch import Tensor
+
+from diffusion.model import DiffusionModel
+from diffusion.noise import Noise
+from diffusion.pictures import to_uint8
+from diffusion.samplers import Plan, ddim, ddpm, dpmpp_2m, sample
+from diffusion.schedule import Schedule
+
+SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
+VARIANCES = ("small", "large")
+SPACINGS = ("uniform", "quadratic")
+
+Watch = Callable[[int, int, Tensor], None]  # watch(first, done, x); see draw
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A sampler with its settings; raises ValueError, in one sentence, for settings that are none.
+
+    `eta` is read by ddim alone and `variance` by ddpm alone.
+    """
+
+    sampler: str = "ddim"  # or "ddpm", "dpmpp_2m"
+    steps: int = 50
+    eta: float = 0.0  # 0 to 1: how much fresh noise a step of ddim adds
+    variance: str = "small"  # or "large": the fresh noise of a step of ddpm
+    spacing: str = "uniform"  # or "quadratic": which levels the steps visit
+    clip: bool = True  # keep the predicted clean image in [-1, 1]
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("sampler", SAMPLERS),
+            ("variance", VARIANCES),
+            ("spacing", SPACINGS),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}"
+                )
+        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 1:
+            raise ValueError(f"{self.steps} steps asked for; choose a whole number from 1 up")
+        if not isinstance(self.eta, (int, float)):
+            raise ValueError(f"eta {self.eta!r} is not a number; choose 0 to 1")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta {self.eta:g} is outside 0 to 1; 0 is DDIM, 1 is DDPM")
+        if not isinstance(self.clip, bool):
+            raise ValueError(f"clip is {self.clip!r}; choose true or false")
+
+    def plan(self, schedule: Schedule) -> Plan:
+        """The sampler's table on this schedule; raises ValueError for more steps than levels."""
+        levels = schedule.levels(self.steps, self.spacing)
+        if self.sampler == "ddpm":
+            return ddpm(schedule, levels, self.variance)
+        if self.sampler == "ddim":
+            return ddim(schedule, levels, self.eta)
+        return dpmpp_2m(schedule, levels)
+
+    def to_json(self) -> dict:
+        """The settings as JSON types; `Recipe(**value)` is the way back."""
+        return asdict(self)
+
+
+def draw(
+    model: DiffusionModel,
+    seeds: Sequence[int],
+    recipe: Recipe,
+    batch: int | None = None,
+    watch: Watch | None = None,
+) -> np.ndarray:
+    """One picture per seed, uint8 (N, H, W, C), in the order of the seeds.
+
+    At most `batch` pictures are computed together; the size decides speed and memory, not the
+    pictures. `watch(first, done, x)` sees seeds[first:first + len(x)] before the first step
+    (done = 0, x is x_T) and after every step.
+    """
+    plan = recipe.plan(model.schedule)
+    denoise = model.denoiser(clip=recipe.clip)
+    watch = watch or (lambda first, done, x: None)
+    batch = batch or default_batch(model)
+    channels, height, width = model.shape
+    pixels = np.empty((len(seeds), height, width, channels), dtype=np.uint8)
+    for first in range(0, len(seeds), batch):
+        noise = Noise(seeds[first : first + batch], model.shape, model.device)
+        x = noise(model.schedule.T)
+        watch(first, 0, x)
+        for done, frame in enumerate(sample(denoise, plan, x, noise), start=1):
+            x = frame.x
+            watch(first, done, x)
+        pixels[first : first + batch] = to_uint8(x)
+    return pixels
+
+
+def default_batch(model: DiffusionModel) -> int:
+    """How many pictures to compute together: 16 of 64 px on a CPU, 256 elsewhere."""
+    pixels = 2**16 if model.device.type == "cpu" else 2**20
+    return max(pixels // (model.shape[1] * model.shape[2]), 1)

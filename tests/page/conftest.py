@@ -1,0 +1,118 @@
+"""A page with a small random network in a real browser; slow enough to be watched if asked."""
+
+import os
+import shutil
+import time
+
+import pytest
+import torch
+
+from demo.backend import LocalBackend
+from demo.page import build, launch_options
+from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
+from diffusion.model import ready
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+
+class Slowed(torch.nn.Module):
+    """A network whose calls are counted, and take a while when `delay` says so."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.config = network, network.config
+        self.delay, self.calls = 0.0, 0
+
+    def forward(self, *inputs):
+        self.calls += 1
+        time.sleep(self.delay)
+        return self.network(*inputs)
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A random network that looks at x and t, its zero-initialised layers filled."""
+    torch.manual_seed(0)
+    unet = UNet(UNetConfig(size=64, widths=(16, 32)))
+    for parameter in unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return Slowed(ready(unet))
+
+
+@pytest.fixture(scope="session")
+def address(network):
+    """The running page's address."""
+    page = build(LocalBackend(DiffusionModel(network, Schedule.cosine())))
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    yield url
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, driven by Playwright."""
+    if not CHROMIUM:
+        message = "no chromium on this machine; apt-get install chromium, or set CHROMIUM"
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Screen:
+    """The Compare screen as a visitor uses it."""
+
+    def __init__(self, page):
+        self.page = page
+        self.errors = []
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def open(self, url):
+        self.page.goto(url)
+        self.page.wait_for_selector("#run")
+        self.page.wait_for_function("document.querySelector('.stage .timeline svg') !== null")
+
+    def fill(self, **fields):
+        for name, value in fields.items():
+            self.page.fill(f"#{name} input", str(value))
+
+    def run(self, **fields):
+        self.fill(**fields)
+        self.page.click("#run")
+
+    def wait(self, state, timeout=60_000):
+        self.page.wait_for_selector(f".stage[data-state={state}]", timeout=timeout)
+        self.page.wait_for_timeout(100)
+
+    def words(self):
+        return self.page.inner_text(".stage .words")
+
+    def calls(self, pane):
+        text = self.page.text_content(f".pane.{pane} .calls")
+        return int(text.split("/")[0]) if "/" in text else None
+
+    def pixels(self, pane):
+        """The canvas's content as a string: equal pictures give equal strings."""
+        return self.page.evaluate(
+            f"document.querySelector('.pane.{pane} canvas').toDataURL('image/png')"
+        )
+
+
+@pytest.fixture
+def screen(browser, address, network):
+    """A fresh visitor at 1280×720 with the network at full speed."""
+    network.delay = 0.0
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    screen = Screen(context.new_page())
+    screen.open(address)
+    yield screen
+    context.close()
+    assert screen.errors == []

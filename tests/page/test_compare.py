@@ -1,0 +1,173 @@
+"""The Compare screen in a real browser: it runs, stops, scrubs and refuses."""
+
+import pytest
+
+pytestmark = pytest.mark.page
+
+
+def test_run_paints_while_sampling_goes_on(screen, network):
+    network.delay = 0.2
+    network.calls = 0
+    screen.run(ddpm_steps=12, ddim_steps=6)
+    screen.page.wait_for_function(
+        "document.querySelector('.pane.ddpm .calls').textContent.includes('/')"
+    )
+    first = screen.pixels("ddpm")
+    # Both panes call once per step: six calls are three steps of each.
+    assert network.calls < 6
+    assert screen.calls("ddpm") < 3
+    screen.page.wait_for_function(
+        "parseInt(document.querySelector('.pane.ddpm .calls').textContent) >= 4"
+    )
+    assert screen.page.get_attribute(".stage", "data-state") == "running"
+    assert screen.pixels("ddpm") != first
+
+
+def test_both_panes_open_on_the_same_noise(screen):
+    screen.run(ddpm_steps=5, ddim_steps=3)
+    screen.wait("finished")
+    screen.page.focus(".timeline")
+    screen.page.keyboard.press("Home")
+    screen.page.wait_for_function(
+        "document.querySelector('.pane.ddpm .calls').textContent.startsWith('0 ')"
+    )
+    assert screen.pixels("ddpm") == screen.pixels("ddim")
+    screen.page.keyboard.press("End")
+    screen.page.wait_for_function(
+        "document.querySelector('.pane.ddpm .calls').textContent.startsWith('5 ')"
+    )
+    assert screen.pixels("ddpm") != screen.pixels("ddim")
+
+
+def test_the_result_is_told_in_measured_words(screen):
+    screen.run(ddpm_steps=5, ddim_steps=3)
+    screen.wait("finished")
+    assert "DDIM: 3 calls, " in screen.words()
+    assert "DDPM: 5 calls, " in screen.words()
+
+
+def test_stop_ends_a_run_and_keeps_its_frames(screen, network):
+    network.delay = 0.1
+    screen.run(ddpm_steps=200, ddim_steps=100)
+    screen.page.wait_for_function(
+        "parseInt(document.querySelector('.pane.ddpm .calls').textContent) >= 3"
+    )
+    screen.page.click("#stop")
+    screen.wait("finished")
+    assert screen.words() == "Stopped."
+    made = network.calls
+    screen.page.wait_for_timeout(1000)
+    assert network.calls <= made + 2  # the step under way is finished
+    shown = screen.calls("ddpm")
+    screen.page.focus(".timeline")
+    screen.page.keyboard.press("ArrowLeft")
+    screen.page.wait_for_function(
+        f"parseInt(document.querySelector('.pane.ddpm .calls').textContent) === {shown - 1}"
+    )
+    network.delay = 0.0
+    screen.run(ddpm_steps=4, ddim_steps=4)
+    screen.page.wait_for_function(
+        "document.querySelector('.pane.ddpm .calls').textContent === '4 / 4'"
+    )
+
+
+def test_the_timeline_scrubs_without_the_server(screen):
+    screen.run(ddpm_steps=20, ddim_steps=10)
+    screen.wait("finished")
+    screen.page.context.set_offline(True)
+    box = screen.page.locator(".timeline").bounding_box()
+    seen = set()
+    for share in (0.02, 0.3, 0.5, 0.8, 0.98):
+        screen.page.mouse.click(box["x"] + share * box["width"], box["y"] + 20)
+        screen.page.wait_for_function(
+            f"parseInt(document.querySelector('.pane.ddpm .calls').textContent) === {round(20 * share)}"
+        )
+        seen.add(screen.pixels("ddpm"))
+    assert len(seen) == 5
+    assert screen.calls("ddim") == 10
+    screen.page.context.set_offline(False)
+    screen.errors.clear()  # Gradio's heartbeat notices that the line was cut
+
+
+def test_play_walks_from_noise_to_picture(screen):
+    screen.run(ddpm_steps=10, ddim_steps=5)
+    screen.wait("finished")
+    last = screen.pixels("ddpm")
+    screen.page.click(".play")
+    screen.page.wait_for_function(
+        "parseInt(document.querySelector('.pane.ddpm .calls').textContent) === 2"
+    )
+    screen.page.wait_for_selector(".play:not(.playing)")
+    assert screen.calls("ddpm") == 10
+    assert screen.pixels("ddpm") == last
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"ddpm_steps": "0"}, "DDPM steps is 0; choose a whole number from 1 to 1000."),
+        ({"ddim_steps": "1001"}, "DDIM steps is 1001; choose a whole number from 1 to 1000."),
+        ({"eta": "2"}, "η is 2; choose a number from 0 (DDIM) to 1 (DDPM)."),
+        ({"seed": "abc"}, "Seed is abc; choose a whole number from 0 to 9223372036854775791."),
+    ],
+)
+def test_bad_input_is_one_sentence_and_the_last_result_stands(screen, fields, sentence):
+    screen.run(ddpm_steps=3, ddim_steps=2)
+    screen.wait("finished")
+    before = screen.pixels("ddpm"), screen.pixels("ddim")
+    screen.run(**fields)
+    screen.page.wait_for_selector(".words.problem")
+    assert screen.words() == sentence
+    assert (screen.pixels("ddpm"), screen.pixels("ddim")) == before
+    assert screen.page.locator(".toast-body").count() == 0
+
+
+@pytest.mark.parametrize("faces", [1, 4, 16])
+def test_each_number_of_faces_fills_the_pane(screen, faces):
+    screen.page.check(f"#faces input[value='{faces}']", force=True)
+    screen.run(ddpm_steps=2, ddim_steps=2)
+    screen.wait("finished")
+    label = screen.page.get_attribute(".pane.ddim canvas", "aria-label")
+    assert label == f"{faces} faces by DDIM: 0 % noise"
+    blank = screen.page.evaluate(
+        """() => { const c = document.querySelector('.pane.ddim canvas');
+        const side = Math.sqrt(%d), d = c.getContext('2d');
+        let blank = 0;
+        for (let i = 0; i < side; i++) for (let j = 0; j < side; j++)
+          blank += d.getImageData((i + .5) * c.width / side, (j + .5) * c.height / side, 1, 1)
+            .data[3] === 0;
+        return blank; }"""
+        % faces
+    )
+    assert blank == 0
+
+
+def test_enter_runs_and_the_dice_change_the_seed(screen):
+    screen.page.click("#dice")
+    screen.page.wait_for_function("document.querySelector('#seed input').value !== '7'")
+    screen.fill(ddpm_steps=2, ddim_steps=1)
+    screen.page.press("#ddim_steps input", "Enter")
+    screen.wait("finished")
+    assert "DDIM: 1 call, " in screen.words()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844)])
+def test_panes_timeline_and_run_fit_without_scrolling(screen, width, height):
+    screen.page.set_viewport_size({"width": width, "height": height})
+    screen.run(ddpm_steps=3, ddim_steps=2)
+    screen.wait("finished")
+    for part in (".pane.ddpm canvas", ".pane.ddim canvas", ".timeline", "#run"):
+        box = screen.page.locator(part).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= height
+    assert screen.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_nothing_moves_during_a_run(screen):
+    places = "() => [...document.querySelectorAll('.tiles, .timeline, .transport, #controls')].map(e => JSON.stringify(e.getBoundingClientRect()))"
+    before = screen.page.evaluate(places)
+    screen.run(ddpm_steps=4, ddim_steps=2)
+    screen.wait("finished")
+    assert screen.page.evaluate(places) == before

@@ -1,0 +1,45 @@
+"""Small stand-ins for a trained network and for fresh noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffusion import UNet, UNetConfig
+
+
+class Toy:
+    """A smooth random function of x (B, features) and the time, in float64."""
+
+    def __init__(self, features: int = 6, seed: int = 0):
+        rng = torch.Generator().manual_seed(seed)
+        self.mixing = torch.randn(features, features, generator=rng, dtype=torch.float64) / 2
+        self.shift = torch.randn(features, generator=rng, dtype=torch.float64)
+
+    def __call__(self, x: Tensor, time: Tensor) -> Tensor:
+        angle = time.double()[:, None] / 1000
+        return torch.tanh(x @ self.mixing + torch.sin(3 * angle + self.shift)) * (1 + angle)
+
+
+class Shared:
+    """Fresh noise as a function of the level, float64; remembers the levels asked for."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
+        self.asked: list[int] = []
+
+    def __call__(self, level: int) -> Tensor:
+        self.asked.append(level)
+        rng = torch.Generator().manual_seed(level)
+        return torch.randn(self.shape, generator=rng, dtype=torch.float64)
+
+
+def randomised(config: UNetConfig, seed: int = 0) -> UNet:
+    """A UNet whose zero-initialised layers are random too, so that every part has a say."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = UNet(config)
+        for parameter in network.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+    return network.eval()

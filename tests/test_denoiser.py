@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffusion import Denoiser, Schedule
+from diffusion.denoiser import PREDICTIONS, target, to_x0
+
+SCHEDULE = Schedule.cosine(1000)
+LEVELS = torch.tensor([1, 20, 500, 900, 990])
+SHAPE = (5, 3, 4, 4)
+
+
+def draw(*shape: int, seed: int = 0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.fixture
+def truth():
+    """x0 in [-1, 1], eps, their mixture x, and signal and noise, all at LEVELS."""
+    x0, eps = draw(*SHAPE).clamp(-1, 1), draw(*SHAPE, seed=1)
+    signal = SCHEDULE.signal[LEVELS][:, None, None, None]
+    noise = SCHEDULE.noise[LEVELS][:, None, None, None]
+    return x0, eps, signal * x0 + noise * eps, signal, noise
+
+
+class Labelled:
+    """A network of x, time and labels that remembers its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x, time, labels=None):
+        self.calls.append((x, time, labels))
+        shift = 0 if labels is None else torch.where(labels < 0, 0.5, labels * 2.0 + 1)[:, :1]
+        flat = x.flatten(1)
+        return (2 * torch.sin(flat + time[:, None] / 500) + shift).reshape(x.shape)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_prediction_of_the_truth_means_the_truth(truth, prediction):
+    x0, eps, x, signal, noise = truth
+    answer = target(prediction, x0, eps, signal, noise)
+    denoise = Denoiser(lambda x, time: answer, SCHEDULE, prediction, clip=False)
+    found = denoise(x, LEVELS)
+    torch.testing.assert_close(found, (x0, eps), atol=1e-9, rtol=0)
+
+
+def test_the_targets_are_those_of_the_papers(truth):
+    x0, eps, _, signal, noise = truth
+    assert target("eps", x0, eps, signal, noise) is eps
+    assert target("x0", x0, eps, signal, noise) is x0
+    torch.testing.assert_close(target("v", x0, eps, signal, noise), signal * eps - noise * x0)
+
+
+def test_the_three_predictions_mean_the_same_clean_picture(truth):
+    x0, eps, x, signal, noise = truth
+    means = [to_x0(p, target(p, x0, eps, signal, noise), x, signal, noise) for p in PREDICTIONS]
+    for mean in means:
+        torch.testing.assert_close(mean, x0, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_pair_explains_the_picture_also_when_clipped(truth, prediction, clip):
+    *_, x, signal, noise = truth
+    network = Labelled()
+    x0, eps = Denoiser(network, SCHEDULE, prediction, clip=clip)(2 * x, LEVELS)
+    torch.testing.assert_close(signal * x0 + noise * eps, 2 * x)
+    assert (x0.abs().max() <= 1) == clip
+
+
+def test_a_clean_picture_is_its_own_guess_and_the_noise_is_the_one_seen_at_level_1(truth):
+    x = truth[0]
+    denoise = Denoiser(Labelled(), SCHEDULE, clip=False)
+    x0, eps = denoise(x, torch.zeros(5, dtype=torch.int64))
+    assert torch.equal(x0, x)
+    torch.testing.assert_close(eps, denoise(x, torch.ones(5, dtype=torch.int64))[1])
+
+
+def test_images_of_one_batch_may_be_at_different_levels(truth):
+    x = truth[2]
+    t = torch.tensor([0, 20, 500, 900, 0])
+    denoise = Denoiser(Labelled(), SCHEDULE)
+    together = denoise(x, t)
+    for i in range(5):
+        alone = denoise(x[i : i + 1], t[i : i + 1])
+        torch.testing.assert_close(alone, tuple(tensor[i : i + 1] for tensor in together))
+
+
+@pytest.mark.parametrize("T", [10, 1000, 4000])
+def test_the_network_is_told_the_time_in_thousandths(T):
+    network = Labelled()
+    t = torch.tensor([0, 1, T // 2, T])
+    Denoiser(network, Schedule.cosine(T))(draw(4, 6), t)
+    expected = torch.tensor([1, 1, T // 2, T]).double() * 1000 / T
+    torch.testing.assert_close(network.calls[0][1], expected)
+
+
+@pytest.mark.parametrize("w", [-1.0, 0.0, 0.5, 1.0, 3.0])
+def test_guidance_mixes_the_clean_pictures(truth, w):
+    x, labels = truth[2], torch.tensor([[0], [1], [2], [3], [-1]])
+    network = Labelled()
+    x0, _ = Denoiser(network, SCHEDULE, clip=False, labels=labels, guidance=w)(x, LEVELS)
+    asked, _ = Denoiser(Labelled(), SCHEDULE, clip=False, labels=labels)(x, LEVELS)
+    nothing, _ = Denoiser(Labelled(), SCHEDULE, clip=False, labels=torch.full_like(labels, -1))(
+        x, LEVELS
+    )
+    assert (asked - nothing)[:4].abs().max() > 0.1
+    torch.testing.assert_close(x0, nothing + w * (asked - nothing))
+    torch.testing.assert_close(x0[4], asked[4])  # nothing was asked of the last
+
+
+@pytest.mark.parametrize(("w", "rows"), [(0, 5), (0.0, 5), (1, 5), (1.0, 5), (0.5, 10), (2, 10)])
+def test_guidance_costs_one_call_of_the_network_and_two_rows_only_where_it_must(truth, w, rows):
+    network, labels = Labelled(), torch.tensor([[0], [1], [2], [3], [-1]])
+    Denoiser(network, SCHEDULE, labels=labels, guidance=w)(truth[2], LEVELS)
+    assert [len(x) for x, _, _ in network.calls] == [rows]
+
+
+def test_guidance_is_applied_before_clipping(truth):
+    x, labels = truth[2], torch.tensor([[0], [1], [2], [3], [-1]])
+    free, _ = Denoiser(Labelled(), SCHEDULE, clip=False, labels=labels, guidance=4.0)(x, LEVELS)
+    clipped, _ = Denoiser(Labelled(), SCHEDULE, labels=labels, guidance=4.0)(x, LEVELS)
+    assert free.abs().max() > 1
+    torch.testing.assert_close(clipped, free.clamp(-1, 1))
+
+
+def test_guidance_0_asks_the_network_for_any_label(truth):
+    network, labels = Labelled(), torch.tensor([[0], [1], [2], [3], [-1]])
+    Denoiser(network, SCHEDULE, labels=labels, guidance=0)(truth[2], LEVELS)
+    assert (network.calls[0][2] == -1).all()
+
+
+def test_without_labels_the_network_is_called_without_them(truth):
+    network = Labelled()
+    Denoiser(network, SCHEDULE, guidance=5.0)(truth[2], LEVELS)
+    assert network.calls[0][2] is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_answers_become_float32_before_the_algebra(truth, dtype):
+    x = truth[2].float()
+    half = Denoiser(lambda x, time: Labelled()(x, time).to(dtype), SCHEDULE, "eps", clip=False)
+    rounded = Denoiser(
+        lambda x, time: Labelled()(x, time).to(dtype).float(), SCHEDULE, "eps", clip=False
+    )
+    for mine, expected in zip(half(x, LEVELS), rounded(x, LEVELS), strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, expected)
+
+
+def test_an_unknown_prediction_is_refused():
+    with pytest.raises(ValueError, match="unknown prediction 'score'; choose one of"):
+        Denoiser(Labelled(), SCHEDULE, "score")
