@@ -8,10 +8,9 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from demo.settings import Comparison
-from diffusion import DiffusionModel, Noise, sample
+from diffusion import DiffusionModel, Frame, Noise, Schedule, sample
 from diffusion.pictures import to_uint8
 
 
@@ -20,6 +19,7 @@ class Tick:
     """Both panes after the same number of network calls; a pane that is done waits."""
 
     calls: tuple[int, ...]  # made by each pane
+    levels: tuple[int, ...]  # that each pane has come to
     seconds: tuple[float, ...]  # since the start, for each pane until it was done
     pictures: tuple[np.ndarray, ...]  # per pane uint8 (faces, H, W, 3): x at its level
     done: bool
@@ -33,7 +33,7 @@ class LocalBackend:
         self._turn = threading.Lock()
 
     @property
-    def schedule(self):  # noqa: ANN201
+    def schedule(self) -> Schedule:
         """The model's schedule."""
         return self.model.schedule
 
@@ -47,19 +47,22 @@ class LocalBackend:
             sample(self.model.denoiser(clip=recipe.clip), plan, x, noise)
             for recipe, plan in zip(comparison.recipes, plans, strict=True)
         ]
-        pictures, seconds = [to_uint8(x)] * len(plans), [0.0] * len(plans)
-        calls = [0] * len(plans)
+        panes = range(len(plans))
+        pictures, levels = [to_uint8(x) for _ in panes], [T for _ in panes]
+        calls, seconds = [0 for _ in panes], [0.0 for _ in panes]
         start = time.perf_counter()
-        yield Tick(tuple(calls), tuple(seconds), tuple(pictures), done=False)
-        while any(made < len(plan) for made, plan in zip(calls, plans, strict=True)):
-            for i, plan in enumerate(plans):
-                if calls[i] < len(plan):
-                    pictures[i] = to_uint8(self._next(walks[i]))
+        while True:
+            done = all(calls[i] == len(plans[i]) for i in panes)
+            yield Tick(tuple(calls), tuple(levels), tuple(seconds), tuple(pictures), done)
+            if done:
+                return
+            for i in panes:
+                if calls[i] < len(plans[i]):
+                    frame = self._next(walks[i])
+                    pictures[i], levels[i] = to_uint8(frame.x), frame.s
                     calls[i] += 1
                     seconds[i] = time.perf_counter() - start
-            done = all(made == len(plan) for made, plan in zip(calls, plans, strict=True))
-            yield Tick(tuple(calls), tuple(seconds), tuple(pictures), done)
 
-    def _next(self, walk: Iterator) -> torch.Tensor:
+    def _next(self, walk: Iterator[Frame]) -> Frame:
         with self._turn:
-            return next(walk).x
+            return next(walk)

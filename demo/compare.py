@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo import messages, settings, wording
+from demo import messages, recorded, settings, wording
 from demo.backend import LocalBackend
 from demo.viewers import Viewers
 
@@ -18,16 +18,6 @@ ASSETS = Path(__file__).parent / "assets"
 RUNS_AT_ONCE, WAITING = 8, 32
 
 log = logging.getLogger(__name__)
-
-
-class Open(gr.Radio):
-    """Radio buttons that hand any value on, so that every refusal is worded in one place."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:  # noqa: ANN401
-        """The value as it came."""
-        return payload
 
 
 def create(backend: LocalBackend) -> None:
@@ -39,14 +29,17 @@ def create(backend: LocalBackend) -> None:
     ) -> Iterator[dict[str, Any]]:
         yield from compare(backend, viewers, (seed, faces, ddpm_steps, ddim_steps, eta))
 
-    async def ack(receipt: Any) -> None:  # noqa: ANN401
+    async def ack(receipt: Any) -> None:
         viewers.acknowledge(receipt)
+
+    async def film() -> list[dict]:
+        return recorded.load()
 
     stage = gr.HTML(
         value={},
         html_template=Template((ASSETS / "stage.html").read_text()).substitute(wording.STAGE),
         js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
-        server_functions=[ack],
+        server_functions=[ack, film],
         apply_default_css=False,
         elem_id="stage",
         show_label=False,
@@ -57,13 +50,14 @@ def create(backend: LocalBackend) -> None:
             stop_button = gr.Button(wording.STOP, variant="primary", elem_id="stop")
         seed = _field(wording.SEED, "seed")
         dice = gr.Button(wording.NEW_SEED, elem_id="dice")
-        faces = Open(
+        faces = gr.Radio(
             list(settings.FACES),
             value=settings.DEFAULTS["faces"],
             label=wording.FACES,
             elem_id="faces",
             min_width=40,
         )
+        faces.preprocess = lambda value: value  # settings.py words every refusal
         ddpm_steps = _field(wording.DDPM_STEPS, "ddpm_steps")
         ddim_steps = _field(wording.DDIM_STEPS, "ddim_steps")
         eta = _field(wording.ETA, "eta")
@@ -105,8 +99,6 @@ def compare(backend: LocalBackend, viewers: Viewers, fields: tuple) -> Iterator[
     except ValueError as error:
         yield messages.problem(str(error))
         return
-    noise = (1 - schedule.alpha_bar).tolist()
-    levels = [recipe.plan(schedule) for recipe in comparison.recipes]
     try:
         with viewers.watch() as viewer:
             yield messages.start(viewer.run, comparison, schedule, backend.model.shape[1])
@@ -114,11 +106,7 @@ def compare(backend: LocalBackend, viewers: Viewers, fields: tuple) -> Iterator[
                 if viewer.behind and not tick.done:
                     continue
                 viewer.sent += 1
-                cleanest = min(
-                    noise[plan[made - 1].s if made else schedule.T]
-                    for plan, made in zip(levels, tick.calls, strict=True)
-                )
-                yield messages.frame(viewer.run, viewer.sent, tick, cleanest, comparison)
+                yield messages.frame(viewer.run, viewer.sent, tick, comparison, schedule)
     except Exception as error:
         log.exception("a comparison failed")
         yield messages.problem(wording.failed(error))

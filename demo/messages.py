@@ -14,6 +14,7 @@ from demo.settings import Comparison
 from diffusion import Schedule
 
 CLEAN_BELOW = 0.5  # share of noise under which compression would be seen
+CLEAN_QUALITY, NOISY_QUALITY = 90, 75  # of JPEG
 
 
 def start(run: str, comparison: Comparison, schedule: Schedule, size: int) -> dict:
@@ -35,23 +36,27 @@ def start(run: str, comparison: Comparison, schedule: Schedule, size: int) -> di
     }
 
 
-def frame(run: str, number: int, tick: Tick, noise: float, comparison: Comparison) -> dict:
-    """One tick; `noise` is the share of noise in the cleaner pane. The last one says so."""
+def frame(
+    run: str,
+    number: int,
+    tick: Tick,
+    comparison: Comparison,
+    schedule: Schedule,
+    quality: int = NOISY_QUALITY,
+) -> dict:
+    """One tick; the last one also tells the outcome. `quality` is that of noisy JPEGs."""
+    noise = min(1 - schedule.alpha_bar[level].item() for level in tick.levels)
     message = {
         "type": "frame",
         "run": run,
         "number": number,
         "calls": list(tick.calls),
         "seconds": [round(seconds, 2) for seconds in tick.seconds],
-        "image": picture(tick, noise),
+        "image": picture(tick, noise, quality),
         "done": tick.done,
     }
     if tick.done:
-        quickest = sorted(range(len(tick.calls)), key=lambda i: tick.seconds[i])
-        message["words"] = " ".join(
-            wording.result(comparison.recipes[i].sampler.upper(), tick.calls[i], tick.seconds[i])
-            for i in quickest
-        )
+        message["words"] = _outcome(tick, comparison)
     return message
 
 
@@ -60,18 +65,21 @@ def problem(text: str) -> dict:
     return {"type": "problem", "words": text}
 
 
-def picture(tick: Tick, noise: float) -> str:
-    """All panes side by side at native size, as a data URI: PNG at the end, JPEG before."""
+def picture(tick: Tick, noise: float, quality: int = NOISY_QUALITY) -> str:
+    """All panes side by side at native size, as a data URI: PNG at the end, JPEG before.
+
+    `noise` is the share of noise in the cleaner pane: less of it shows more of the compression.
+    """
     panes = np.concatenate([tile(pictures) for pictures in tick.pictures], axis=1)
     image, buffer = Image.fromarray(panes), io.BytesIO()
     if tick.done:
         image.save(buffer, "PNG", compress_level=1)
-        kind = "png"
+    elif noise < CLEAN_BELOW:
+        image.save(buffer, "JPEG", quality=CLEAN_QUALITY, subsampling=0)
     else:
-        # Without chroma subsampling the panes are coded apart: equal noise stays equal.
-        quality, subsampling = (90, 0) if noise < CLEAN_BELOW or not any(tick.calls) else (75, 2)
-        image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-        kind = "jpeg"
+        # With subsampled chroma the panes bleed into each other: not where they must be equal.
+        image.save(buffer, "JPEG", quality=quality, subsampling=2 if any(tick.calls) else 0)
+    kind = "png" if tick.done else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -81,3 +89,11 @@ def tile(pictures: np.ndarray) -> np.ndarray:
     _, height, width, channels = pictures.shape
     rows = pictures.reshape(side, side, height, width, channels).swapaxes(1, 2)
     return np.ascontiguousarray(rows.reshape(side * height, side * width, channels))
+
+
+def _outcome(tick: Tick, comparison: Comparison) -> str:
+    quickest = sorted(range(len(tick.calls)), key=lambda i: tick.seconds[i])
+    return " ".join(
+        wording.result(comparison.recipes[i].sampler.upper(), tick.calls[i], tick.seconds[i])
+        for i in quickest
+    )

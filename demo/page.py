@@ -17,7 +17,9 @@ ASSETS = Path(__file__).parent / "assets"
 def build(backend: LocalBackend) -> gr.Blocks:
     """The page as Gradio Blocks; launch it with `launch_options()`."""
     with gr.Blocks(title=wording.TITLE, analytics_enabled=False) as page:
-        gr.HTML(f"<header><h1>{wording.TITLE}</h1></header>", elem_id="header", apply_default_css=False)
+        gr.HTML(
+            f"<header><h1>{wording.TITLE}</h1></header>", elem_id="header", apply_default_css=False
+        )
         with gr.Column(elem_id="compare"):
             compare.create(backend)
     return page.queue(max_size=compare.WAITING)

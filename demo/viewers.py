@@ -41,7 +41,7 @@ class Viewers:
             del self._open[viewer.run]
 
     def acknowledge(self, receipt: object) -> None:
-        """The browser has a frame: {"run": name, "number": of the frame}; anything else is ignored."""
+        """The browser has a frame: {"run": name, "number": 3}; anything else is ignored."""
         if not isinstance(receipt, dict):
             return
         run, number = receipt.get("run"), receipt.get("number")

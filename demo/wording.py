@@ -15,6 +15,7 @@ LINE_FULL = "Too many people are drawing right now; try again in a minute."
 # The stage's HTML takes these by name; words in [brackets] are filled in by its script.
 STAGE = {
     "lede": LEDE,
+    "recorded": "Recorded · seed [seed]",
     "ddpm": "DDPM",
     "ddpm_how": "adds fresh noise each step",
     "ddim": "DDIM",
@@ -33,7 +34,7 @@ STAGE = {
     "pause": "Pause",
     "forward": "One step on",
     "speed": "Speed",
-    "hint": "Press Run: both samplers start from the same noise.",
+    "hint": "Press Run to draw these faces live, or change something first.",
     "going": "Drawing [faces] faces from seed [seed].",
     "stopped": STOPPED,
 }

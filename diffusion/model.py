@@ -173,7 +173,9 @@ def _stored(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _download(name: str) -> Path:
-    if name.count("/") != 1 or name.startswith((".", "/")) or Path(name).exists():
+    # Our own folders look like Hub names; asking the Hub for them would only delay the answer.
+    local = name.startswith((".", "/", "checkpoints/", "runs/")) or Path(name).exists()
+    if local or name.count("/") != 1:
         raise ModelError(
             f"no model in {name}; give a folder with {CONFIG}, or a Hub name user/model"
         )

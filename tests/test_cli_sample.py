@@ -11,7 +11,7 @@ from PIL import Image
 from stand_ins import randomised
 from typer.testing import CliRunner
 
-from diffusion import DiffusionModel, Schedule
+from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.cli import app
 from diffusion.cli.sample import MAX_FRAMES, Film
 from diffusion.model import weights_hash
@@ -127,11 +127,12 @@ def test_an_mp4_shows_at_most_250_moments_and_ends_with_the_pictures(run, tmp_pa
     options = ["--count", 1, "--steps", 300, "--out", tmp_path / "a.png"]
     assert run(*options, "--frames", tmp_path / "a.mp4").exit_code == 0
     with av.open(str(tmp_path / "a.mp4")) as film:
-        shown = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+        shown = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
     assert len(shown) == 250 + 25
     with Image.open(tmp_path / "a.png") as picture:
-        difference = shown[-1].astype(int) - np.asarray(picture)
-    assert abs(difference).mean() < 16  # H.264 blurs colours
+        final = np.asarray(picture.convert("L"))
+    likeness = [np.corrcoef(frame.ravel(), final.ravel())[0, 1] for frame in (shown[0], shown[-1])]
+    assert likeness[0] < 0.98 < likeness[1], likeness
 
 
 @pytest.mark.parametrize("steps", [1, 2, 248, 249, 250, 251, 999, 1000])
@@ -170,7 +171,7 @@ def test_a_film_keeps_evenly_spread_moments_with_both_ends(steps):
         ("--out /proc/nowhere/a.npz", "cannot write /proc/nowhere"),
         ("--frames a.webm", "a.webm is not an animation's name; end"),
         ("--frames file/a.gif", "cannot write file"),
-        ("--frames a.gif --count 20000", "ask for at most"),
+        ("--frames a.gif --count 20000 --steps 999", "ask for at most"),
         ("--nonsense", "no such option: --nonsense"),
     ],
 )
@@ -195,8 +196,6 @@ def test_a_missing_out_is_named():
 
 
 def test_a_model_that_does_not_draw_rgb_is_refused(tmp_path):
-    from diffusion import UNetConfig
-
     grey = randomised(UNetConfig(size=16, channels=1, widths=(16, 32)))
     folder = DiffusionModel(grey, Schedule.cosine()).save_pretrained(tmp_path / "grey")
     out = tmp_path / "a.npz"
@@ -209,7 +208,7 @@ def test_an_interruption_leaves_no_half_written_file(run, tmp_path, monkeypatch)
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diffusion.cli.sample.save_png", interrupted)
+    monkeypatch.setattr(sys.modules["diffusion.cli.sample"], "save_png", interrupted)
     for out in (tmp_path / "a.png", tmp_path / "folder"):
         assert run("--out", out).exit_code == 130
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]

@@ -62,7 +62,7 @@ def test_settings_that_cannot_be_used_are_refused_in_one_sentence(settings, mess
 
 
 def test_more_steps_than_levels_are_refused():
-    with pytest.raises(ValueError, match="^1200 steps asked of a 100-step schedule; choose 1 to"):
+    with pytest.raises(ValueError, match=r"^1200 steps asked of a 100-step schedule; choose 1 to"):
         Recipe(steps=1200).plan(SCHEDULE)
 
 

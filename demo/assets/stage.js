@@ -1,7 +1,8 @@
 // The stage: shows the frames that arrive, keeps them, and plays them back without the server.
 // Gradio calls this with `element`, `props`, `watch` and `server` in scope.
 
-const FPS = 25;
+const CALLS_PER_SECOND = 25; // of the playback,
+const LONGEST = 8000; // which takes at most so many milliseconds
 const SPEEDS = [1, 2, 0.5];
 const GAP = 2; // pixels between faces, before enlarging
 
@@ -18,11 +19,12 @@ const timeline = new Timeline(find(".timeline"), (share) => {
 let film = null;
 let position = 0; // of the frame on show
 let wanted = 0; // of the frame that is being decoded
-let playing = null; // timer of the playback
+let playing = null; // a token of the playback that is going on
 let following = false; // whether the newest frame is shown as it arrives
 let speed = 0;
 
 watch("value", () => receive(props.value));
+server.film().then(showRecorded);
 
 function receive(message) {
   if (message?.type === "start") begin(message);
@@ -33,8 +35,22 @@ function receive(message) {
   }
 }
 
+// Plays a run that was recorded with the shipped weights, unless the visitor was quicker.
+function showRecorded([start, ...frames]) {
+  if (film || !start) return;
+  film = new Film(start);
+  frames.forEach((frame) => film.add(frame));
+  const badge = find(".badge");
+  badge.textContent = fill(badge.dataset.words, start);
+  badge.hidden = false;
+  setState("finished");
+  show(film.length - 1);
+  if (!matchMedia("(prefers-reduced-motion: reduce)").matches) play();
+}
+
 function begin(message) {
   pause();
+  find(".badge").hidden = true;
   film = new Film(message);
   following = true;
   setState("running");
@@ -149,22 +165,28 @@ function refresh() {
 
 function play() {
   if (!film?.length) return;
-  if (position >= film.length - 1) position = -1;
   following = false;
   mark(true);
-  const tick = async () => {
-    await show(position + 1);
-    const atEnd = position >= film.length - 1;
-    if (atEnd && stage.dataset.state === "running") following = true;
-    if (atEnd) pause(following);
-  };
-  playing = setInterval(tick, 1000 / FPS / SPEEDS[speed]);
+  playOn(position >= film.length - 1 ? 0 : position + 1);
 }
 
-function pause(stillFollowing = false) {
-  clearInterval(playing);
+// Shows one frame after the other, each for as long as the calls that it stands for.
+async function playOn(index) {
+  const pane = film.longest;
+  const pace = Math.min(1000 / CALLS_PER_SECOND, LONGEST / film.total(pane)) / SPEEDS[speed];
+  const calls = film.frames[index].calls[pane] - (film.frames[index - 1]?.calls[pane] ?? 0);
+  const rest = new Promise((resolve) => setTimeout(resolve, pace * Math.max(calls, 1)));
+  const mine = (playing = {});
+  await show(index);
+  await rest;
+  if (playing !== mine) return;
+  if (index < film.length - 1) playOn(index + 1);
+  else pause(stage.dataset.state === "running");
+}
+
+function pause(thenFollow = false) {
   playing = null;
-  following = stillFollowing;
+  following = thenFollow;
   mark(false);
 }
 
@@ -199,10 +221,6 @@ find(".speed").addEventListener("click", (event) => {
   const text = SPEEDS[speed] === 0.5 ? "½×" : SPEEDS[speed] + "×";
   event.currentTarget.textContent = text;
   event.currentTarget.setAttribute("aria-label", event.currentTarget.dataset.label + " " + text);
-  if (playing) {
-    pause();
-    play();
-  }
 });
 timeline.element.addEventListener("keydown", (event) => {
   if (!keys[event.key]) return;

@@ -3,6 +3,7 @@
 import typer
 
 from diffusion.cli.problem import OneSentenceGroup
+from diffusion.cli.publish import publish
 from diffusion.cli.sample import sample
 from diffusion.cli.train import train
 
@@ -15,3 +16,4 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(publish)

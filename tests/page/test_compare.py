@@ -79,8 +79,9 @@ def test_the_timeline_scrubs_without_the_server(screen):
     seen = set()
     for share in (0.02, 0.3, 0.5, 0.8, 0.98):
         screen.page.mouse.click(box["x"] + share * box["width"], box["y"] + 20)
+        calls = round(20 * share)
         screen.page.wait_for_function(
-            f"parseInt(document.querySelector('.pane.ddpm .calls').textContent) === {round(20 * share)}"
+            f"parseInt(document.querySelector('.pane.ddpm .calls').textContent) === {calls}"
         )
         seen.add(screen.pixels("ddpm"))
     assert len(seen) == 5
@@ -130,14 +131,15 @@ def test_each_number_of_faces_fills_the_pane(screen, faces):
     label = screen.page.get_attribute(".pane.ddim canvas", "aria-label")
     assert label == f"{faces} faces by DDIM: 0 % noise"
     blank = screen.page.evaluate(
-        """() => { const c = document.querySelector('.pane.ddim canvas');
-        const side = Math.sqrt(%d), d = c.getContext('2d');
-        let blank = 0;
-        for (let i = 0; i < side; i++) for (let j = 0; j < side; j++)
-          blank += d.getImageData((i + .5) * c.width / side, (j + .5) * c.height / side, 1, 1)
-            .data[3] === 0;
-        return blank; }"""
-        % faces
+        """(side) => {
+            const canvas = document.querySelector('.pane.ddim canvas');
+            const context = canvas.getContext('2d');
+            const middle = (i) => ((i + 0.5) * canvas.width) / side;
+            const alpha = (i, j) => context.getImageData(middle(i), middle(j), 1, 1).data[3];
+            const indices = [...Array(side).keys()];
+            return indices.flatMap((i) => indices.map((j) => alpha(i, j))).filter((a) => !a).length;
+        }""",
+        round(faces**0.5),
     )
     assert blank == 0
 
@@ -166,7 +168,8 @@ def test_panes_timeline_and_run_fit_without_scrolling(screen, width, height):
 
 
 def test_nothing_moves_during_a_run(screen):
-    places = "() => [...document.querySelectorAll('.tiles, .timeline, .transport, #controls')].map(e => JSON.stringify(e.getBoundingClientRect()))"
+    places = """() => [...document.querySelectorAll('.tiles, .timeline, .transport, #controls')]
+        .map(part => JSON.stringify(part.getBoundingClientRect()))"""
     before = screen.page.evaluate(places)
     screen.run(ddpm_steps=4, ddim_steps=2)
     screen.wait("finished")

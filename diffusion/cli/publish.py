@@ -1,0 +1,31 @@
+"""python -m diffusion publish"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffusion.cli.problem import one_sentence
+from diffusion.publishing import Source
+from diffusion.publishing import publish as publish_run
+from diffusion.runs import Run
+
+
+def publish(
+    run: Annotated[Path, typer.Option(help="The run's folder.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    title: Annotated[str, typer.Option(help="The model card's title.")],
+    data_name: Annotated[str, typer.Option(help="What the pictures are called.")],
+    data_author: Annotated[str, typer.Option(help="Who made them.")],
+    data_licence: Annotated[str, typer.Option(help="Under which licence.")],
+    data_url: Annotated[str, typer.Option(help="Where they are.")],
+    data_note: Annotated[str, typer.Option(help="What was done to them.")] = "",
+    hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "CPU",
+) -> None:
+    """Turn a run into a model folder with samples, loss curve and model card."""
+    source = Source(data_name, data_author, data_licence, data_url, data_note)
+    with one_sentence():
+        folder = publish_run(Run(run), out, title, source, hardware)
+        typer.echo(f"Published to {folder}")

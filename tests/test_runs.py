@@ -1,0 +1,506 @@
+"""Runs on disk: what they write, and that nothing is lost, whichever way they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from diffusion import DiffusionModel, runs
+from diffusion.cli import app
+from diffusion.files import replacing, write_json
+from diffusion.pictures import read_settings
+from diffusion.runs import Run, RunError, train_run
+from diffusion.training import TrainConfig, Trainer
+
+ROOT = Path(__file__).parents[1]
+TINY = TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50)
+LONG = dataclasses.replace(TINY, images=2400)  # long enough to be interrupted, again and again
+ONE_SENTENCE = r"^[^\n]+$"
+
+
+@pytest.fixture
+def run(tmp_path, pictures) -> Run:
+    return created(tmp_path / "run", pictures)
+
+
+def created(folder: Path, pictures: Path, config: TrainConfig = TINY) -> Run:
+    run = Run(folder)
+    run.create(str(pictures), config)
+    return run
+
+
+def finish(run: Run, **how: object) -> list[runs.Pulse]:
+    return list(train_run(run, progress=False, **how))
+
+
+def lines(run: Run) -> list[dict]:
+    return [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+
+
+# One process: what a run writes
+
+
+def test_a_finished_run_holds_all_that_its_folder_promises(run):
+    last = finish(run)[-1]
+    assert (last.step, last.images, last.lr) == (10, 40, pytest.approx(lines(run)[-1]["lr"]))
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        "checkpoint.safetensors",
+        "config.json",
+        "metrics.jsonl",
+        "model",
+        "previews",
+        "status.json",
+    ]
+    assert set(lines(run)[-1]) == {
+        *("step", "images", "loss", "images_per_second", "lr", "seconds", "seconds_left")
+    }
+    assert sorted(path.name for path in run.previews.iterdir()) == ["0000000.png", "0000040.png"]
+    with Image.open(run.previews / "0000040.png") as picture:
+        assert picture.size == (4 * 18 + 2, 4 * 18 + 2)
+    assert read_settings(run.previews / "0000040.png")["images"] == 40
+    model = DiffusionModel.from_pretrained(run.model_folder)
+    assert (model.training["step"], model.training["images"]) == (10, 40)
+
+
+def test_the_status_says_who_trains_and_how_it_ended(run):
+    pulses = train_run(run, progress=False)
+    next(pulses)
+    status = run.status()
+    assert (status["state"], status["pid"]) == ("running", os.getpid())
+    assert abs(time.time() - status["heartbeat"]) < 10
+    list(pulses)
+    assert (run.status()["state"], run.status()["images"]) == ("finished", 40)
+
+
+def test_leaving_in_the_middle_says_so_and_can_be_resumed(run, monkeypatch):
+    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    pulses = train_run(run, progress=False)
+    next(pulses)
+    pulses.close()
+    assert run.status()["state"] == "failed"
+    assert "resume" in run.status()["message"]
+    assert finish(run)[-1].step == 10
+
+
+def test_a_resumed_run_cuts_its_metrics_back_to_the_checkpoint(run, monkeypatch):
+    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    finish(run, stopped=iter([False, False, False, True]).__next__)
+    assert [record["step"] for record in lines(run)] == [1, 2, 3, 4]
+    lost = {**lines(run)[-1], "step": 5}
+    with open(run.metrics_path, "a") as file:
+        file.write(json.dumps(lost) + "\n" + json.dumps(lost)[:25])
+    assert [record["step"] for record in run.metrics()] == [1, 2, 3, 4, 5]
+    finish(run)
+    assert [record["step"] for record in lines(run)] == list(range(1, 11))
+    assert [record["seconds"] for record in lines(run)] == sorted(
+        record["seconds"] for record in lines(run)
+    )
+
+
+def test_a_run_that_crashed_before_its_first_checkpoint_begins_again(run):
+    run.metrics_path.write_text('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    finish(run)
+    assert [record["step"] for record in lines(run)] == [10]
+
+
+def test_a_finished_run_may_be_resumed_and_nothing_happens(run):
+    finish(run)
+    before = load_file(run.checkpoint_path)
+    assert finish(run) == []
+    assert (run.status()["state"], run.status()["images"]) == ("finished", 40)
+    after = load_file(run.checkpoint_path)
+    assert all(torch.equal(before[name], after[name]) for name in before if name != "seconds")
+
+
+def test_stopping_between_two_steps_changes_nothing(run, tmp_path, pictures):
+    other = created(tmp_path / "other", pictures)
+    finish(run)
+    while finish(other, stopped=iter([False, False, True]).__next__)[-1].step < 10:
+        assert other.status()["state"] == "stopped"
+    assert_same(run, other)
+
+
+def test_the_stop_file_ends_the_run_and_does_not_end_the_next(run):
+    pulses = train_run(run, progress=False)
+    run.stop_path.touch()  # a left-over: the run starts all the same
+    first = next(pulses)
+    assert first.step == 10
+
+    run = created(run.folder.with_name("again"), Path(run.config()[0]), LONG)
+    pulses = train_run(run, progress=False)
+    next(pulses)
+    run.stop_path.touch()
+    last = [*pulses][-1]
+    assert last.step < LONG.steps
+    assert run.status()["state"] == "stopped"
+    assert load_file(run.checkpoint_path)["step"] == last.step
+
+
+# What must not be lost
+
+
+def poison(monkeypatch, step: int, loss: float, weights: float) -> None:
+    """Let the given step of every trainer answer with a bad loss, or leave bad weights."""
+    update = Trainer.update
+
+    def poisoned(self, batch, lr):
+        found = update(self, batch, lr)
+        if self.step != step:
+            return found
+        with torch.no_grad():
+            self.ema.stem.weight[0] *= weights
+        return found * loss
+
+    monkeypatch.setattr(Trainer, "update", poisoned)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "pulse"),
+    [(NAN, NAN, 0.0), (NAN, NAN, 1000.0), (NAN, 1.0, 0.0), (1.0, NAN, 0.0), (1.0, NAN, 1000.0)],
+)
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_good_checkpoint(
+    run, monkeypatch, loss, weights, pulse
+):
+    monkeypatch.setattr(runs, "PULSE_SECONDS", pulse)
+    poison(monkeypatch, 6, loss, weights)
+    with pytest.raises(
+        RunError, match=r"^the loss is not a number after \d+ images; start again with a smaller"
+    ):
+        finish(run, checkpoint_seconds=0.0)
+    state = load_file(run.checkpoint_path)
+    assert state["step"] == 6
+    assert all(value.isfinite().all() for value in state.values())
+    assert run.status()["state"] == "failed"
+    assert run.status()["message"].startswith("the loss is not a number")
+
+
+def crash(*_, **__):
+    raise OSError("no space left on device")
+
+
+def half_a_file(tensors, path, metadata=None):
+    Path(path).write_bytes(b"half")
+    crash()
+
+
+@pytest.mark.parametrize(
+    ("what", "how"),
+    [("diffusion.files.os.replace", crash), ("diffusion.runs.save_file", half_a_file)],
+)
+def test_a_crash_while_saving_leaves_the_old_checkpoint(run, monkeypatch, what, how):
+    finish(run, stopped=iter([False, False, True]).__next__)
+    before = run.checkpoint_path.read_bytes()
+    trainer = Trainer(TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr(what, how)
+        with pytest.raises(OSError, match="no space left"):
+            run.save(trainer, 1.0)
+    assert run.checkpoint_path.read_bytes() == before
+    assert not [path for path in run.folder.iterdir() if path.name.startswith(".")]
+    assert finish(run)[-1].step == 10
+
+
+def test_a_checkpoint_that_was_damaged_is_refused_in_one_sentence(run):
+    finish(run, stopped=iter([True]).__next__)
+    whole = run.checkpoint_path.read_bytes()
+    for damaged in (b"", whole[: len(whole) // 2], b"\x80\x04N."):
+        run.checkpoint_path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"^[^\n]+ cannot be used \([^\n]+\); start a new run$"):
+            finish(run)
+
+
+def test_what_killed_processes_left_is_cleared_away_and_nothing_else(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, busy = (tmp_path / f".status.json.{pid}.1.partial" for pid in (gone.pid, os.getpid()))
+    other = tmp_path / f".status.json.{gone.pid}"
+    for path in (left, busy, other):
+        path.write_text("half")
+    write_json(tmp_path / "config.json", {})
+    assert [path.exists() for path in (left, busy, other)] == [False, True, True]
+
+
+def test_replacing_shows_either_the_old_or_the_new(tmp_path):
+    path = tmp_path / "folder" / "file"
+    with replacing(path) as temporary:
+        temporary.write_text("first")
+        assert not path.exists()
+    with replacing(path) as temporary:
+        temporary.write_text("second")
+        assert path.read_text() == "first"
+    assert path.read_text() == "second"
+    assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+# Who is training
+
+
+@pytest.fixture
+def somebody():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def status(pid: int | None, state: str = "running", silent: float = 0.0) -> dict:
+    return {"state": state, "pid": pid, "heartbeat": time.time() - silent, "images": 4}
+
+
+def test_a_run_is_alive_while_its_process_lives_and_its_heart_beats(run, somebody):
+    assert not run.alive
+    for content, alive in (
+        (status(somebody.pid), True),
+        (status(somebody.pid, "finished"), False),
+        (status(somebody.pid, silent=3600), False),  # the pid belongs to another program now
+        (status(os.getpid()), False),
+        (status(None), False),
+        ({}, False),
+    ):
+        write_json(run.status_path, content)
+        assert run.alive == alive, content
+    run.status_path.write_text('{"state": "run')
+    assert not run.alive
+    write_json(run.status_path, status(somebody.pid))
+    somebody.kill()
+    somebody.wait()
+    assert not run.alive
+
+
+def test_a_second_trainer_of_a_live_run_is_refused(run, somebody):
+    write_json(run.status_path, status(somebody.pid))
+    with pytest.raises(RunError, match=rf"being trained by process {somebody.pid}; stop it first$"):
+        finish(run)
+    assert run.status()["pid"] == somebody.pid
+
+
+# The command
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Run python -m diffusion train in this process; keep the signals as they were."""
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    module = importlib.import_module("diffusion.cli.train")
+    monkeypatch.setattr(module, "PROBE_SECONDS", 0.05)
+    yield lambda *words: CliRunner().invoke(app, ["train", *map(str, words)])
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+def refused(result) -> str:
+    """The one sentence of a refusal: exit code 1, and no traceback."""
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    *before, sentence = result.stderr.splitlines()
+    assert all(line.startswith("Decoding images") for line in before if line)
+    assert sentence.endswith(".")
+    return sentence
+
+
+BUDGET = ("--images", 8)
+WRONG = {
+    "no data": ((*BUDGET,), "no --data given"),
+    "missing data": (("--data", "nowhere", *BUDGET), "there is no nowhere"),
+    "no budget": (("--data", "DATA"), "give a budget: either --minutes or --images"),
+    "two budgets": (("--data", "DATA", "--minutes", 1, *BUDGET), "give a budget: either"),
+    "zero images": (("--data", "DATA", "--images", 0), "at least one image"),
+    "zero minutes": (("--data", "DATA", "--minutes", 0), "0 minutes is no budget"),
+    "endless minutes": (("--data", "DATA", "--minutes", "inf"), "inf minutes is no budget"),
+    "preset": (("--data", "DATA", "--preset", "huge", *BUDGET), "choose tiny, small, base"),
+    "device": (("--data", "DATA", "--device", "tpu", *BUDGET), "unknown device 'tpu'"),
+    "size": (("--data", "DATA", "--size", 63, *BUDGET), "size 63 px; choose a multiple"),
+    "batch": (("--data", "DATA", "--batch", 0, *BUDGET), "a batch of at least one"),
+    "rate": (("--data", "DATA", "--lr", 7, *BUDGET), "learning rate lies in"),
+    "prediction": (("--data", "DATA", "--prediction", "score", *BUDGET), "unknown prediction"),
+    "schedule": (("--data", "DATA", "--schedule", "sine", *BUDGET), "unknown schedule"),
+    "precision": (("--data", "DATA", "--precision", "int8", *BUDGET), "unknown precision"),
+    "seed": (("--data", "DATA", "--seed", -1, *BUDGET), "choose a whole number"),
+    "held out": (("--data", "DATA", "--held-out", 12, *BUDGET), "12 of 12 pictures held out"),
+    "resume nothing": (("--resume",), "there is no run in"),
+    "resume with budget": (("--resume", *BUDGET), "keeps the run's own budget"),
+}
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_command_gets_one_sentence_and_starts_no_run(
+    command, pictures, tmp_path, words, sentence
+):
+    words = [pictures if word == "DATA" else word for word in words]
+    out = tmp_path / "run"
+    assert sentence in refused(command("--out", out, *words))
+    assert not out.exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(command, run):
+    before = run.config_path.read_bytes()
+    answer = refused(command("--data", run.config()[0], "--out", run.folder, *BUDGET))
+    assert "holds a run; add --resume, or choose another --out" in answer
+    assert run.config_path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"data": "x", "images": 4, "colour": 1}', "[1]"])
+def test_a_config_that_is_none_is_refused(command, run, content):
+    run.config_path.write_text(content)
+    assert "cannot be read" in refused(command("--resume", "--out", run.folder))
+
+
+def test_minutes_become_a_number_of_images(command, pictures, tmp_path):
+    run = Run(tmp_path / "run")
+    words = ("--data", pictures, "--preset", "tiny", "--size", 16, "--batch", 2, "--threads", 1)
+    done = command(*words, "--minutes", 0.002, "--out", run.folder)
+    assert done.exit_code == 0, done.output
+    _, config = run.config()
+    assert f"{config.images:,} images in 0.002 minutes" in done.stdout
+    assert f"Trained; the model is in {run.model_folder}" in done.stdout
+    assert (config.size, config.batch, config.threads, config.held_out) == (16, 2, 1, 0)
+    assert run.status()["images"] == config.images
+
+
+# Another process, ended in every way
+
+
+def start(run: Run, *words: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "diffusion", "train", "--resume", "--out", run.folder]
+    return subprocess.Popen(
+        [*map(str, command), *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_a_checkpoint(run: Run, process: subprocess.Popen) -> None:
+    """Until this very process has written one."""
+    before = run.checkpoint_path.stat().st_mtime_ns if run.checkpoint_path.exists() else 0
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if run.checkpoint_path.exists() and run.checkpoint_path.stat().st_mtime_ns > before:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no checkpoint was written: {process.communicate()}")
+
+
+def end(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err
+    return process.returncode, out, err
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """The same model and the same training state, bit for bit."""
+    weights = [run.model_folder / "model.safetensors" for run in (one, other)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    first, second = (load_file(run.checkpoint_path) for run in (one, other))
+    assert first.keys() == second.keys()
+    assert {"step", "seconds"} < first.keys()
+    for name in first.keys() - {"seconds"}:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, pictures) -> Run:
+    """A run that nobody interrupts."""
+    run = created(tmp_path_factory.mktemp("straight") / "run", pictures, LONG)
+    code, out, err = end(start(run))
+    assert (code, out) == (0, f"Trained; the model is in {run.model_folder}\n"), err
+    assert run.status()["state"] == "finished"
+    return run
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_ends_bit_for_bit_like_one_left_alone(
+    straight, tmp_path, pictures
+):
+    seed = time.time_ns()
+    print(f"the moments of the kills follow from seed {seed}")
+    rng = random.Random(seed)
+    run = created(tmp_path / "run", pictures, LONG)
+    for _ in range(2):
+        process = start(run, "--checkpoint-every", 0.1, "--preview-every", 0.3)
+        wait_for_a_checkpoint(run, process)
+        time.sleep(rng.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        assert end(process)[0] == -signal.SIGKILL
+        assert run.status()["state"] == "running"
+        assert not run.alive
+        assert load_file(run.checkpoint_path)["step"] > 0
+    with open(run.metrics_path, "a") as file:
+        file.write('{"step": 599, "im')
+    assert end(start(run))[0] == 0
+    assert_same(straight, run)
+    steps = [record["step"] for record in lines(run)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == LONG.steps
+    assert not [path for path in run.folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_a_run_stopped_politely_says_how_to_go_on_and_ends_bit_for_bit_the_same(
+    straight, tmp_path, pictures, command
+):
+    run = created(tmp_path / "run", pictures, LONG)
+    for how in (signal.SIGTERM, signal.SIGINT, "stop"):
+        process = start(run, "--checkpoint-every", 0.1)
+        wait_for_a_checkpoint(run, process)
+        assert run.alive
+        answer = refused(command("--resume", "--out", run.folder))
+        assert f"is being trained by process {process.pid}; stop it first" in answer
+        if how == "stop":
+            run.stop_path.touch()
+        else:
+            process.send_signal(how)
+        code, out, err = end(process)
+        status = run.status()
+        assert (code, status["state"]) == (0, "stopped"), err
+        assert status["images"] < LONG.images
+        assert out == (
+            f"Stopped after {status['images']:,} images; go on with --resume --out {run.folder}\n"
+        )
+        assert load_file(run.checkpoint_path)["step"] == status["images"] // LONG.batch
+    assert end(start(run))[0] == 0
+    assert_same(straight, run)
+
+
+@pytest.mark.slow
+def test_the_whole_command_trains_a_preset_from_a_folder(tmp_path, pictures):
+    run = Run(tmp_path / "run")
+    words = f"--data {pictures} --preset tiny --size 16 --batch 2 --images 4 --out {run.folder}"
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusion", "train", *words.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Trained; the model is in {run.model_folder}\n"
+    assert DiffusionModel.from_pretrained(run.model_folder).shape == (3, 16, 16)
+    again = subprocess.run(
+        [sys.executable, "-m", "diffusion", "train", *words.split()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 1
+    assert again.stderr == f"{run.folder} holds a run; add --resume, or choose another --out.\n"

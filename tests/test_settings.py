@@ -1,0 +1,72 @@
+"""Reading the form: every field is checked, every refusal says what to choose."""
+
+import pytest
+
+from demo.settings import DEFAULTS, read_comparison
+from diffusion.noise import MAX_SEED, check_seed
+from diffusion.recipe import Recipe
+
+
+def read(T=1000, **changed):
+    return read_comparison(**{**DEFAULTS, **changed}, T=T)
+
+
+def test_the_defaults_are_ddpm_100_and_ddim_20_on_seed_7():
+    comparison = read()
+    assert list(comparison.seeds) == [7, 8, 9, 10]
+    assert comparison.recipes == (Recipe("ddpm", 100), Recipe("ddim", 20, eta=0.0))
+
+
+@pytest.mark.parametrize("eta", ["0.5", "0,5", " .5 ", 0.5])
+def test_eta_is_read_as_people_write_it(eta):
+    assert read(eta=eta).recipes[1].eta == 0.5
+
+
+def test_numbers_are_read_from_text_and_from_json():
+    comparison = read(seed=12, faces="16", ddpm_steps=3.0, ddim_steps=" 4 ")
+    assert (comparison.seed, comparison.faces) == (12, 16)
+    assert [recipe.steps for recipe in comparison.recipes] == [3, 4]
+
+
+def test_every_face_of_the_largest_seed_has_a_seed():
+    seed = MAX_SEED - 16
+    for one in read(seed=str(seed), faces=16).seeds:
+        check_seed(one)
+    with pytest.raises(ValueError, match=f"choose a whole number from 0 to {seed}"):
+        read(seed=str(seed + 1))
+
+
+@pytest.mark.parametrize("seed", ["abc", "", "-1", "1e3", "٣", "1_000", "0x10", None, True, [], {}])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    with pytest.raises(ValueError, match=r"^Seed is .*; choose a whole number from 0 to \d+\.$"):
+        read(seed=seed)
+
+
+@pytest.mark.parametrize("steps", ["0", "1001", "-5", "2.5", "many", 10**30, float("nan")])
+@pytest.mark.parametrize("name", ["ddpm_steps", "ddim_steps"])
+def test_steps_outside_the_schedule_are_refused(name, steps):
+    label = name[:4].upper()
+    with pytest.raises(
+        ValueError, match=f"^{label} steps is .*; choose a whole number from 1 to 1000"
+    ):
+        read(**{name: steps})
+
+
+@pytest.mark.parametrize("eta", ["2", "-0.1", "nan", "inf", "much", None, [1]])
+def test_eta_outside_0_to_1_is_refused(eta):
+    with pytest.raises(
+        ValueError, match=r"^η is .*; choose a number from 0 \(DDIM\) to 1 \(DDPM\)"
+    ):
+        read(eta=eta)
+
+
+@pytest.mark.parametrize("faces", [0, 2, 10_000, "all", None, True])
+def test_other_numbers_of_faces_are_refused(faces):
+    with pytest.raises(ValueError, match="faces; choose 1, 4 or 16"):
+        read(faces=faces)
+
+
+def test_a_refusal_never_repeats_a_novel():
+    with pytest.raises(ValueError, match="Seed") as refusal:
+        read(seed="x" * 10_000)
+    assert len(str(refusal.value)) < 150
