@@ -32,7 +32,7 @@ def create(backend: LocalBackend) -> None:
     async def ack(receipt: Any) -> None:
         viewers.acknowledge(receipt)
 
-    async def film() -> list[dict]:
+    async def film(_: Any = None) -> list[dict]:
         return recorded.load()
 
     stage = gr.HTML(
@@ -102,11 +102,13 @@ def compare(backend: LocalBackend, viewers: Viewers, fields: tuple) -> Iterator[
     try:
         with viewers.watch() as viewer:
             yield messages.start(viewer.run, comparison, schedule, backend.model.shape[1])
+            before = None
             for tick in backend.stream(comparison):
                 if viewer.behind and not tick.done:
                     continue
                 viewer.sent += 1
-                yield messages.frame(viewer.run, viewer.sent, tick, comparison, schedule)
+                yield messages.frame(viewer.run, viewer.sent, tick, before, comparison, schedule)
+                before = tick
     except Exception as error:
         log.exception("a comparison failed")
         yield messages.problem(wording.failed(error))

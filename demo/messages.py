@@ -1,4 +1,4 @@
-"""What travels to the browser: small dictionaries, each with one image of both panes."""
+"""What travels to the browser: small dictionaries, each with the panes that changed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from demo.backend import Tick
 from demo.settings import Comparison
 from diffusion import Schedule
 
-CLEAN_BELOW = 0.5  # share of noise under which compression would be seen
-CLEAN_QUALITY, NOISY_QUALITY = 90, 75  # of JPEG
+CLEAN_BELOW = 0.25  # share of noise under which compression would be seen
+CLEAN_QUALITY, NOISY_QUALITY = 88, 75  # of JPEG
 
 
 def start(run: str, comparison: Comparison, schedule: Schedule, size: int) -> dict:
@@ -40,19 +40,28 @@ def frame(
     run: str,
     number: int,
     tick: Tick,
+    before: Tick | None,
     comparison: Comparison,
     schedule: Schedule,
     quality: int = NOISY_QUALITY,
 ) -> dict:
-    """One tick; the last one also tells the outcome. `quality` is that of noisy JPEGs."""
-    noise = min(1 - schedule.alpha_bar[level].item() for level in tick.levels)
+    """One tick; the last one also tells the outcome.
+
+    `images` has one data URI per pane, None where nothing changed since the tick `before`, the
+    last one that was sent. `quality` is that of noisy JPEGs.
+    """
+    noise = [1 - schedule.alpha_bar[level].item() for level in tick.levels]
+    changed = [before is None or before.calls[i] < made for i, made in enumerate(tick.calls)]
     message = {
         "type": "frame",
         "run": run,
         "number": number,
         "calls": list(tick.calls),
         "seconds": [round(seconds, 2) for seconds in tick.seconds],
-        "image": picture(tick, noise, quality),
+        "images": [
+            picture(pictures, share, quality) if new else None
+            for pictures, share, new in zip(tick.pictures, noise, changed, strict=True)
+        ],
         "done": tick.done,
     }
     if tick.done:
@@ -65,21 +74,19 @@ def problem(text: str) -> dict:
     return {"type": "problem", "words": text}
 
 
-def picture(tick: Tick, noise: float, quality: int = NOISY_QUALITY) -> str:
-    """All panes side by side at native size, as a data URI: PNG at the end, JPEG before.
+def picture(pictures: np.ndarray, noise: float, quality: int = NOISY_QUALITY) -> str:
+    """One pane's faces at native size as a data URI: PNG when clean, JPEG on the way there.
 
-    `noise` is the share of noise in the cleaner pane: less of it shows more of the compression.
+    `noise` is the pane's share of noise: the less there is, the more of the compression shows.
     """
-    panes = np.concatenate([tile(pictures) for pictures in tick.pictures], axis=1)
-    image, buffer = Image.fromarray(panes), io.BytesIO()
-    if tick.done:
+    image, buffer = Image.fromarray(tile(pictures)), io.BytesIO()
+    if noise == 0:
         image.save(buffer, "PNG", compress_level=1)
     elif noise < CLEAN_BELOW:
         image.save(buffer, "JPEG", quality=CLEAN_QUALITY, subsampling=0)
     else:
-        # With subsampled chroma the panes bleed into each other: not where they must be equal.
-        image.save(buffer, "JPEG", quality=quality, subsampling=2 if any(tick.calls) else 0)
-    kind = "png" if tick.done else "jpeg"
+        image.save(buffer, "JPEG", quality=quality, subsampling=2)
+    kind = "png" if noise == 0 else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -25,12 +25,15 @@ def record(model: DiffusionModel) -> list[dict]:
     """The messages of a run with the default settings, fewer and smaller than a live run's."""
     backend = LocalBackend(model)
     comparison = settings.read_comparison(**settings.DEFAULTS, T=model.schedule.T)
-    kept = [messages.start("recorded", comparison, model.schedule, model.shape[1])]
+    schedule, before = model.schedule, None
+    kept = [messages.start("recorded", comparison, schedule, model.shape[1])]
     for tick in backend.stream(comparison):
         if max(tick.calls) % EVERY == 0 or tick.done:
+            number = len(kept)
             kept.append(
-                messages.frame("recorded", len(kept), tick, comparison, model.schedule, QUALITY)
+                messages.frame("recorded", number, tick, before, comparison, schedule, QUALITY)
             )
+            before = tick
     return kept
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from diffusion.cache import cache_dir
 
@@ -158,7 +158,8 @@ def _preparation(size: int):
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """RGB with transparent pixels blended onto white."""
+    """RGB, upright, with transparent pixels blended onto white."""
+    image = ImageOps.exif_transpose(image)  # cameras store how they were held
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.convert("RGB")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling

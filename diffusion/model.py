@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from diffusion.denoiser import Denoiser, check_prediction
@@ -93,7 +94,7 @@ class DiffusionModel:
             "training": dict(self.training),
         }
         with replacing(folder / WEIGHTS) as temporary:
-            save_file(_stored(self.network), temporary, metadata={"format": "pt"})
+            temporary.write_bytes(to_bytes(_stored(self.network), metadata={"format": "pt"}))
         write_json(folder / CONFIG, config)
         return folder
 

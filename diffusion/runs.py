@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from diffusion.data import Images, load_images
 from diffusion.files import process_exists, replacing, write_json
@@ -126,7 +126,7 @@ class Run:
             raise _not_a_number(trainer.images)
         tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
         with replacing(self.checkpoint_path) as temporary:
-            save_file(tensors, temporary)
+            temporary.write_bytes(to_bytes(tensors))  # save_file would leave files of its own
         trainer.model(seconds=round(seconds)).save_pretrained(self.model_folder)
 
     def load(self, trainer: Trainer) -> float:

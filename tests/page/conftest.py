@@ -92,6 +92,17 @@ class Screen:
         self.page.wait_for_selector(f".stage[data-state={state}]", timeout=timeout)
         self.page.wait_for_timeout(100)
 
+    def wait_calls(self, pane, low, total, high=None):
+        """Until the pane's counter says low (to high) of total."""
+        self.page.wait_for_function(
+            """([pane, low, high, total]) => {
+                const text = document.querySelector(`.pane.${pane} .calls`).textContent;
+                const [calls, all] = text.split("/").map(Number);
+                return all === total && calls >= low && calls <= high;
+            }""",
+            arg=[pane, low, low if high is None else high, total],
+        )
+
     def words(self):
         return self.page.inner_text(".stage .words")
 

@@ -44,9 +44,10 @@ def test_a_run_ends_with_its_last_frame_also_when_nobody_acknowledges(client, ne
     assert messages[-1]["calls"] == [40, 30]
     frames = [message for message in messages if message["type"] == "frame"]
     assert len(frames) <= 14  # the window, and the last
-    kind, body = messages[-1]["image"].split(",")
-    assert kind == "data:image/png;base64"
-    assert Image.open(io.BytesIO(base64.b64decode(body))).size == (256, 128)
+    for image in messages[-1]["images"]:
+        kind, body = image.split(",")
+        assert kind == "data:image/png;base64"
+        assert Image.open(io.BytesIO(base64.b64decode(body))).size == (128, 128)
 
 
 def test_the_source_of_the_app_is_not_served(address):

@@ -5,20 +5,42 @@ import pytest
 pytestmark = pytest.mark.page
 
 
+def test_a_recorded_run_plays_before_the_first_click(screen, network):
+    network.calls = 0
+    screen.wait("recorded")
+    assert screen.page.inner_text(".badge") == "Recorded · seed 7"
+    screen.wait_calls("ddpm", 2, total=100, high=60)
+    earlier = screen.pixels("ddpm")
+    screen.page.focus(".timeline")
+    screen.page.keyboard.press("End")
+    screen.wait_calls("ddpm", 100, total=100)
+    assert screen.pixels("ddpm") != earlier
+    assert network.calls == 0
+    screen.run(ddpm_steps=2, ddim_steps=2)
+    screen.wait("finished")
+    assert not screen.page.is_visible(".badge")
+
+
+def test_reduced_motion_opens_on_the_last_frame(browser, address):
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".stage[data-state=recorded]")
+    page.wait_for_timeout(500)
+    assert page.text_content(".pane.ddpm .calls") == "100 / 100"
+    context.close()
+
+
 def test_run_paints_while_sampling_goes_on(screen, network):
     network.delay = 0.2
     network.calls = 0
     screen.run(ddpm_steps=12, ddim_steps=6)
-    screen.page.wait_for_function(
-        "document.querySelector('.pane.ddpm .calls').textContent.includes('/')"
-    )
+    screen.wait_calls("ddpm", 0, total=12, high=12)
     first = screen.pixels("ddpm")
     # Both panes call once per step: six calls are three steps of each.
     assert network.calls < 6
     assert screen.calls("ddpm") < 3
-    screen.page.wait_for_function(
-        "parseInt(document.querySelector('.pane.ddpm .calls').textContent) >= 4"
-    )
+    screen.wait_calls("ddpm", 4, total=12, high=11)
     assert screen.page.get_attribute(".stage", "data-state") == "running"
     assert screen.pixels("ddpm") != first
 
@@ -28,14 +50,10 @@ def test_both_panes_open_on_the_same_noise(screen):
     screen.wait("finished")
     screen.page.focus(".timeline")
     screen.page.keyboard.press("Home")
-    screen.page.wait_for_function(
-        "document.querySelector('.pane.ddpm .calls').textContent.startsWith('0 ')"
-    )
+    screen.wait_calls("ddpm", 0, total=5)
     assert screen.pixels("ddpm") == screen.pixels("ddim")
     screen.page.keyboard.press("End")
-    screen.page.wait_for_function(
-        "document.querySelector('.pane.ddpm .calls').textContent.startsWith('5 ')"
-    )
+    screen.wait_calls("ddpm", 5, total=5)
     assert screen.pixels("ddpm") != screen.pixels("ddim")
 
 
@@ -49,9 +67,7 @@ def test_the_result_is_told_in_measured_words(screen):
 def test_stop_ends_a_run_and_keeps_its_frames(screen, network):
     network.delay = 0.1
     screen.run(ddpm_steps=200, ddim_steps=100)
-    screen.page.wait_for_function(
-        "parseInt(document.querySelector('.pane.ddpm .calls').textContent) >= 3"
-    )
+    screen.wait_calls("ddpm", 3, total=200, high=200)
     screen.page.click("#stop")
     screen.wait("finished")
     assert screen.words() == "Stopped."
@@ -61,14 +77,10 @@ def test_stop_ends_a_run_and_keeps_its_frames(screen, network):
     shown = screen.calls("ddpm")
     screen.page.focus(".timeline")
     screen.page.keyboard.press("ArrowLeft")
-    screen.page.wait_for_function(
-        f"parseInt(document.querySelector('.pane.ddpm .calls').textContent) === {shown - 1}"
-    )
+    screen.wait_calls("ddpm", shown - 1, total=200)
     network.delay = 0.0
     screen.run(ddpm_steps=4, ddim_steps=4)
-    screen.page.wait_for_function(
-        "document.querySelector('.pane.ddpm .calls').textContent === '4 / 4'"
-    )
+    screen.wait_calls("ddpm", 4, total=4)
 
 
 def test_the_timeline_scrubs_without_the_server(screen):
@@ -79,10 +91,7 @@ def test_the_timeline_scrubs_without_the_server(screen):
     seen = set()
     for share in (0.02, 0.3, 0.5, 0.8, 0.98):
         screen.page.mouse.click(box["x"] + share * box["width"], box["y"] + 20)
-        calls = round(20 * share)
-        screen.page.wait_for_function(
-            f"parseInt(document.querySelector('.pane.ddpm .calls').textContent) === {calls}"
-        )
+        screen.wait_calls("ddpm", round(20 * share), total=20)
         seen.add(screen.pixels("ddpm"))
     assert len(seen) == 5
     assert screen.calls("ddim") == 10
@@ -95,9 +104,7 @@ def test_play_walks_from_noise_to_picture(screen):
     screen.wait("finished")
     last = screen.pixels("ddpm")
     screen.page.click(".play")
-    screen.page.wait_for_function(
-        "parseInt(document.querySelector('.pane.ddpm .calls').textContent) === 2"
-    )
+    screen.wait_calls("ddpm", 1, total=10, high=5)
     screen.page.wait_for_selector(".play:not(.playing)")
     assert screen.calls("ddpm") == 10
     assert screen.pixels("ddpm") == last

@@ -1,0 +1,82 @@
+"""The shipped model: what the README and its card promise of it."""
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo import recorded, settings
+from diffusion import DiffusionModel
+from diffusion.model import WEIGHTS
+from diffusion.pictures import read_settings, sheet
+from diffusion.recipe import Recipe, draw
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "checkpoints" / "cartoonset-64"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DiffusionModel.from_pretrained(FOLDER)
+
+
+def test_the_weights_are_an_ordinary_file_under_32_mb():
+    content = (FOLDER / WEIGHTS).read_bytes()
+    assert 2**20 < len(content) < 32 * 2**20
+    header = int.from_bytes(content[:8], "little")
+    assert all(key == "__metadata__" or "dtype" in about
+               for key, about in json.loads(content[8 : 8 + header]).items())  # fmt: skip
+
+
+def test_the_card_names_data_licence_and_command():
+    card = (FOLDER / "README.md").read_text()
+    for part in ("CC BY 4.0", "Google", "python -m diffusion train", "images seen", "## Limits"):
+        assert part in card
+    for name in ("samples.png", "loss.png", "progress.png"):
+        assert f"({name})" in card
+        assert (FOLDER / name).is_file()
+
+
+@pytest.mark.slow
+def test_seeds_0_to_63_are_faces_on_white_and_the_sheet_shows_all_of_them(model):
+    pictures = draw(model, range(64), Recipe("ddim", 50))
+    corners = pictures[:, [0, 0, -1, -1], [0, -1, 0, -1]].reshape(64, -1)
+    assert (corners.min(axis=1) >= 250).sum() >= 60
+    # Something is drawn in each: a face covers a good part of its picture.
+    assert ((pictures.min(axis=3) < 200).mean(axis=(1, 2)) > 0.1).all()
+    committed = np.asarray(Image.open(FOLDER / "samples.png")).astype(int)
+    drawn = np.asarray(sheet(pictures, columns=8)).astype(int)
+    assert read_settings(FOLDER / "samples.png")["seeds"] == "0-63"
+    assert np.abs(committed - drawn).mean() <= 1
+
+
+def test_the_same_seed_is_the_same_face_alone_or_among_16(model):
+    recipe = Recipe("ddpm", 10)
+    together = draw(model, range(16), recipe, batch=16).astype(int)
+    alone = draw(model, [11], recipe).astype(int)
+    assert np.abs(together[11] - alone[0]).max() <= 2
+
+
+def test_run_lands_on_the_faces_of_the_recorded_run(model):
+    comparison = settings.read_comparison(**settings.DEFAULTS, T=model.schedule.T)
+    last = recorded.load()[-1]
+    for recipe, image in zip(comparison.recipes, _last_images(), strict=True):
+        drawn = draw(model, comparison.seeds, recipe)
+        rows = [np.concatenate(drawn[i : i + 2], axis=1) for i in (0, 2)]
+        assert np.abs(image.astype(int) - np.concatenate(rows)).mean() <= 1
+    assert last["calls"] == [100, 20]
+
+
+def test_the_recorded_run_is_small():
+    assert recorded.FILE.stat().st_size < 2**20
+
+
+def _last_images():
+    """The last picture of each pane; a finished pane is sent once."""
+    for pane in (0, 1):
+        uri = next(m["images"][pane] for m in recorded.load()[:0:-1] if m["images"][pane])
+        yield np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
