@@ -8,10 +8,6 @@ LEDE = "Same network, same noise. Two ways back to a picture."
 RUN, STOP, NEW_SEED = "Run", "Stop", "New seed"
 SEED, FACES, DDPM_STEPS, DDIM_STEPS, ETA = "Seed", "Faces", "DDPM steps", "DDIM steps", "η"
 
-NO_MODEL = "There is no model in {folder}; train one with `python -m diffusion train`."
-STOPPED = "Stopped."
-LINE_FULL = "Too many people are drawing right now; try again in a minute."
-
 # The stage's HTML takes these by name; words in [brackets] are filled in by its script.
 STAGE = {
     "lede": LEDE,
@@ -36,7 +32,7 @@ STAGE = {
     "speed": "Speed",
     "hint": "Press Run to draw these faces live, or change something first.",
     "going": "Drawing [faces] faces from seed [seed].",
-    "stopped": STOPPED,
+    "stopped": "Stopped.",
 }
 
 

@@ -6,6 +6,8 @@ import math
 import os
 import signal
 import time
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -97,18 +99,15 @@ def _start(
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes is no budget; give a positive number")
     given = {key: value for key, value in overrides.items() if value is not None}
-    budget = 1 if images is None else images
-    config = TrainConfig(**{"images": budget, **PRESETS[preset], **given})
+    config = TrainConfig(**{"images": 1 if images is None else images, **PRESETS[preset], **given})
     pictures = load_images(data, config.size)
     if "held_out" not in given:
-        config = TrainConfig(
-            **{**config.to_json(), "held_out": 1000 if len(pictures) >= 5000 else 0}
-        )
+        config = replace(config, held_out=1000 if len(pictures) >= 5000 else 0)
     pictures.split(config.held_out)  # refuses too many before there is a run
     if minutes is not None:
         speed = _images_per_second(config, pictures.pixels, device)
         budget = max(int(minutes * 60 * speed), config.batch)
-        config = TrainConfig(**{**config.to_json(), "images": budget})
+        config = replace(config, images=budget)
         typer.echo(f"{speed:.1f} images/s here: {budget:,} images in {minutes:g} minutes.")
     run.create(str(Path(data).resolve()), config)
 
@@ -117,7 +116,7 @@ def _images_per_second(config: TrainConfig, pixels: np.ndarray, device: torch.de
     """Measure real steps of a trainer that is then thrown away."""
     torch.set_num_threads(config.threads)
     indices = np.arange(len(pixels))
-    trainer = Trainer(TrainConfig(**{**config.to_json(), "images": 10**9}), device)
+    trainer = Trainer(replace(config, images=10**9), device)
     steps = trainer.run(pixels, indices)
     for _ in range(2):  # the first steps allocate and choose kernels
         next(steps).loss.item()
@@ -135,11 +134,11 @@ def _follow(run: Run, device: torch.device, preview_every: float, checkpoint_eve
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.append(True))
     total = run.config()[1].images
-    pulse = None
-    with tqdm(total=total, unit="img", unit_scale=True, smoothing=0.1) as bar:
-        pulses = train_run(run, device, preview_every, checkpoint_every, stopped=lambda: bool(stop))
-        for pulse in pulses:
-            bar.initial = bar.initial or pulse.images
+    pulses = train_run(run, device, preview_every, checkpoint_every, stopped=lambda: bool(stop))
+    first = pulse = next(pulses, None)  # a refusal comes here, before there is a bar
+    begun = first.images if first else 0
+    with tqdm(total=total, initial=begun, unit="img", unit_scale=True, smoothing=0.1) as bar:
+        for pulse in chain([first] if first else [], pulses):
             bar.n = pulse.images
             bar.set_postfix(loss=f"{pulse.loss:.4f}", refresh=False)
             bar.refresh()
