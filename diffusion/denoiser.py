@@ -15,7 +15,8 @@ from torch import Tensor
 
 from diffusion.schedule import Schedule
 
-PREDICTIONS = ("v", "eps", "x0")
+PREDICTIONS = ("v", "eps", "x0", "dual")
+GATE_SHIFT = 4.0  # of a dual network's gate: an untrained one is nearly a v-network
 ANY = -1  # the label value that leaves an attribute open
 
 Network = Callable[..., Tensor]  # network(x, time) or network(x, time, labels)
@@ -29,6 +30,8 @@ class Denoiser:
     are any: int64 (B, attributes), -1 for "any". Guidance mixes clean images as
     x0_any + guidance·(x0_asked - x0_any) (classifier-free guidance, arXiv 2207.12598): 0 ignores
     the labels, 1 is the plain conditional model, other values cost two rows of the batch.
+
+    A "dual" network answers with 2C + 1 channels: v, a clean image, and a gate between them.
     """
 
     network: Network
@@ -81,18 +84,48 @@ def to_x0(prediction: str, output: Tensor, x: Tensor, signal: Tensor, noise: Ten
         return signal * x - noise * output  # arXiv 2202.00512 appendix D
     if prediction == "eps":
         return (x - noise * output) / signal  # DDPM eq. 15, DDIM eq. 9
+    if prediction == "dual":
+        return _gated_x0(output, x, signal, noise)
     return output
 
 
+def _gated_x0(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """Per pixel, the clean image itself or the one that v means (after arXiv 2203.04304).
+
+    Where a picture is plain, as on a white background, the clean colour is known and v is not:
+    it would have to repeat the noise exactly. tanh ends at -1 and 1, so white can be white.
+    """
+    channels = x.shape[1]
+    v, clean, gate = output.split([channels, channels, 1], dim=1)
+    x0 = signal * x - noise * v
+    return x0 + torch.sigmoid(gate - GATE_SHIFT) * (torch.tanh(clean) - x0)
+
+
+def output_channels(prediction: str, channels: int) -> int:
+    """How many channels a network of this prediction answers with, for pictures of `channels`."""
+    return 2 * channels + 1 if prediction == "dual" else channels
+
+
 def target(prediction: str, x0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
-    """What a network of this prediction should answer for x_t = signal·x0 + noise·eps."""
-    if prediction == "v":
-        return signal * eps - noise * x0
-    return eps if prediction == "eps" else x0
+    """What a v, eps or x0 network should answer for x_t = signal·x0 + noise·eps."""
+    return {"v": signal * eps - noise * x0, "eps": eps, "x0": x0}[prediction]
+
+
+def prediction_error(
+    prediction: str, output: Tensor, x0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor
+) -> Tensor:
+    """How far a network's output for x_t = signal·x0 + noise·eps is off, shaped like x0.
+
+    In units of what the network predicts; "dual" in units of v, whose error is that of x0 divided
+    by the noise.
+    """
+    if prediction == "dual":
+        return (to_x0(prediction, output, signal * x0 + noise * eps, signal, noise) - x0) / noise
+    return output - target(prediction, x0, eps, signal, noise)
 
 
 def check_prediction(prediction: str) -> None:
-    """Raise ValueError unless the prediction is one of "v", "eps" and "x0"."""
+    """Raise ValueError unless the prediction is one of PREDICTIONS."""
     if prediction not in PREDICTIONS:
         raise ValueError(f"unknown prediction {prediction!r}; choose one of {PREDICTIONS}")
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import check_prediction, target
+from diffusion.denoiser import check_prediction, output_channels, prediction_error
 from diffusion.model import DiffusionModel, ready
 from diffusion.noise import TRAINING, check_seed, generator
 from diffusion.pictures import from_uint8
@@ -35,7 +35,7 @@ class TrainConfig:
     blocks: int = 1  # of the UNet, per resolution
     schedule: str = "cosine"  # or "linear"
     T: int = 1000  # levels
-    prediction: str = "v"  # or "eps", "x0"
+    prediction: str = "v"  # or "eps", "x0", "dual"
     min_snr: float | None = None  # gamma of min-SNR weighting (arXiv 2303.09556); None: off
     batch: int = 32
     lr: float = 6e-4  # AdamW, betas (0.9, 0.99)
@@ -51,9 +51,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
-        UNetConfig(size=self.size, widths=self.widths, blocks=self.blocks)
-        make_schedule(self.schedule, self.T)
         check_prediction(self.prediction)
+        _ = self.network  # refuses absurd sizes
+        make_schedule(self.schedule, self.T)
         check_seed(self.seed)
         if self.images < 1 or self.batch < 1:
             raise ValueError("a run needs at least one image and a batch of at least one")
@@ -63,6 +63,17 @@ class TrainConfig:
             raise ValueError("the learning rate lies in (0, 1) and the EMA decay in [0, 1)")
         if self.min_snr is not None and self.min_snr <= 0:
             raise ValueError("min-SNR's gamma is positive; 5 is usual")
+
+    @property
+    def network(self) -> UNetConfig:
+        """The shape of the network."""
+        outputs = output_channels(self.prediction, 3)
+        return UNetConfig(
+            size=self.size,
+            widths=self.widths,
+            blocks=self.blocks,
+            out_channels=None if outputs == 3 else outputs,
+        )
 
     @property
     def steps(self) -> int:
@@ -113,10 +124,9 @@ class Trainer:
         self.config = config
         self.device = torch.device(device)
         self.schedule = make_schedule(config.schedule, config.T)
-        shape = UNetConfig(size=config.size, widths=config.widths, blocks=config.blocks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = UNet(shape)
+            network = UNet(config.network)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.ema = ready(copy.deepcopy(self.network))
         fused = self.device.type in ("cpu", "cuda")
@@ -183,8 +193,10 @@ class Trainer:
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             output = self.network(x, time)
-        answer = target(self.config.prediction, batch.x0, batch.eps, signal, noise)
-        error = (output.float() - answer).square().mean(dim=(1, 2, 3))
+        off = prediction_error(
+            self.config.prediction, output.float(), batch.x0, batch.eps, signal, noise
+        )
+        error = off.square().mean(dim=(1, 2, 3))
         return (self._weight[batch.t] * error).mean()
 
     def update(self, batch: Batch, lr: float) -> Tensor:
@@ -250,12 +262,14 @@ def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:
     """Weight of each level's loss, float64 (T + 1,): 1, or min-SNR's min(SNR, gamma).
 
     min-SNR (arXiv 2303.09556 section 3.4) weighs the error of x0; dividing by SNR, or SNR + 1,
-    makes it a weight for the error of eps, or v.
+    makes it a weight for the error of eps, or of v (and dual).
     """
     if config.min_snr is None:
         return torch.ones(schedule.T + 1, dtype=torch.float64)
     snr = schedule.snr.clamp(max=1e12)
-    divisor = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[config.prediction]
+    divisor = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1, "dual": snr + 1}[
+        config.prediction
+    ]
     return snr.clamp(max=config.min_snr) / divisor
 
 

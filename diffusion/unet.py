@@ -29,6 +29,7 @@ class UNetConfig:
     widths: tuple[int, ...] = (32, 64, 128, 256)  # at size/2, size/4, size/8, ...
     blocks: int = 1  # residual blocks per resolution on the way down, one more on the way up
     labels: tuple[int, ...] = ()
+    out_channels: int | None = None  # of the answer; None: as many as the picture has
 
     def __post_init__(self) -> None:
         # JSON has lists only; tuples keep the value hashable.
@@ -43,6 +44,8 @@ class UNetConfig:
             raise ValueError(f"size {self.size} px; choose a multiple of {step}, at most 512")
         if not 1 <= self.channels <= 4 or not 1 <= self.blocks <= 8:
             raise ValueError("a UNet has 1 to 4 image channels and 1 to 8 blocks per resolution")
+        if self.out_channels is not None and not 1 <= self.out_channels <= 16:
+            raise ValueError("a UNet answers with 1 to 16 channels")
         if len(self.labels) > 32 or any(not 1 <= count <= 1000 for count in self.labels):
             raise ValueError("a UNet has at most 32 attributes of 1 to 1000 values each")
 
@@ -52,7 +55,7 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """network(x, time, labels=None) -> (B, C, H, W), the shape of x.
+    """network(x, time, labels=None) -> (B, out_channels, size, size), or the shape of x.
 
     x is (B, channels, size, size); time is float (B,) in 0..1000; labels are int64
     (B, attributes) with -1 for "any", and None leaves every attribute open.
@@ -94,7 +97,8 @@ class UNet(nn.Module):
             if i:
                 self.up.append(Upsample(width))
                 size *= 2
-        self.head = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(width, folded, 3, padding=1))
+        answer = (config.out_channels or config.channels) * FOLD**2
+        self.head = nn.Sequential(norm(width), nn.SiLU(), nn.Conv2d(width, answer, 3, padding=1))
         zero_(self.head[-1])
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:

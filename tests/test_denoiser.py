@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from diffusion import Denoiser, Schedule
-from diffusion.denoiser import PREDICTIONS, target, to_x0
+from diffusion.denoiser import GATE_SHIFT, output_channels, prediction_error, target, to_x0
 
+PREDICTIONS = ("v", "eps", "x0")
 SCHEDULE = Schedule.cosine(1000)
 LEVELS = torch.tensor([1, 20, 500, 900, 990])
 SHAPE = (5, 3, 4, 4)
@@ -58,6 +59,42 @@ def test_the_three_predictions_mean_the_same_clean_picture(truth):
     means = [to_x0(p, target(p, x0, eps, signal, noise), x, signal, noise) for p in PREDICTIONS]
     for mean in means:
         torch.testing.assert_close(mean, x0, atol=1e-9, rtol=0)
+
+
+def dual(v, clean, gate):
+    """A dual network's output, its gate given as a share from 0 to 1."""
+    logit = torch.logit(torch.full_like(v[:, :1], gate)) + GATE_SHIFT
+    return torch.cat([v, torch.atanh(clean), logit], dim=1)
+
+
+def test_a_dual_network_with_a_closed_gate_is_a_v_network(truth):
+    x0, eps, x, signal, noise = truth
+    v = target("v", x0, eps, signal, noise)
+    output = dual(v, torch.zeros_like(v), gate=1e-15)
+    assert output.shape[1] == output_channels("dual", 3) == 7
+    torch.testing.assert_close(to_x0("dual", output, x, signal, noise), x0, atol=1e-9, rtol=0)
+
+
+def test_a_dual_network_with_an_open_gate_names_the_clean_picture_itself(truth):
+    x0, _, x, signal, noise = truth
+    output = dual(torch.full_like(x, 7.0), 0.9 * x0, gate=1 - 1e-15)
+    found = to_x0("dual", output, x, signal, noise)
+    torch.testing.assert_close(found, 0.9 * x0, atol=1e-9, rtol=0)
+
+
+def test_half_a_gate_mixes_half_and_half(truth):
+    x0, eps, x, signal, noise = truth
+    v = target("v", x0, eps, signal, noise)
+    mixed = to_x0("dual", dual(v, torch.zeros_like(v), gate=0.5), x, signal, noise)
+    torch.testing.assert_close(mixed, 0.5 * x0)
+
+
+def test_the_error_of_a_dual_network_is_the_error_of_v(truth):
+    x0, eps, _, signal, noise = truth
+    v = target("v", x0, eps, signal, noise) + 0.3
+    error = prediction_error("dual", dual(v, 0 * v, gate=1e-15), x0, eps, signal, noise)
+    expected = prediction_error("v", v, x0, eps, signal, noise)
+    torch.testing.assert_close(error, -expected, atol=1e-6, rtol=0)  # x0 = signal·x - noise·v
 
 
 @pytest.mark.parametrize("clip", [True, False])

@@ -172,7 +172,14 @@ def test_flipping_mirrors_about_half_of_the_pictures(pixels):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"prediction": "eps"}, {"prediction": "x0"}, {"schedule": "linear"}, {"min_snr": 5.0}],
+    [
+        {},
+        {"prediction": "eps"},
+        {"prediction": "x0"},
+        {"prediction": "dual"},
+        {"schedule": "linear"},
+        {"min_snr": 5.0},
+    ],
     ids=str,
 )
 def test_a_tiny_network_learns_one_picture(changes):

@@ -36,7 +36,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     size: Annotated[int | None, typer.Option(help="Picture side in pixels.")] = None,
-    prediction: Annotated[str, typer.Option(help="What the network predicts: v, eps or x0.")] = "v",
+    prediction: Annotated[
+        str, typer.Option(help="What the network predicts: v, eps, x0, dual.")
+    ] = "v",
     schedule: Annotated[str, typer.Option(help="cosine or linear.")] = "cosine",
     min_snr: Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting; off.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
