@@ -15,11 +15,18 @@ from diffusion.model import CONFIG, WEIGHTS, DiffusionModel
 from diffusion.pictures import save_png, sheet
 from diffusion.recipe import Recipe, draw
 from diffusion.runs import Run, RunError
+from diffusion.training import TrainConfig
 from diffusion.unet import gflop, parameter_count
 
 SAMPLE_SEEDS = range(64)
 SAMPLE_RECIPE = Recipe("ddim", 50)
 SHEETS_OVER_TIME = 6
+PREDICTS = {
+    "v": "v",
+    "eps": "the noise",
+    "x0": "the clean picture",
+    "dual": "v, the clean picture and a gate between them for every pixel",
+}
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,13 @@ class Source:
     note: str = ""  # what was done to the pictures before training
 
 
-def publish(run: Run, folder: Path, title: str, source: Source, hardware: str) -> Path:
+def publish(
+    run: Run, folder: Path, title: str, source: Source, hardware: str, history: str = ""
+) -> Path:
     """Write the run's averaged weights with samples.png, progress.png, loss.png and README.md.
 
-    The samples are seeds 0 to 63, all of them. Raises RunError when the run has no model yet.
+    The samples are seeds 0 to 63, all of them; `history` tells what the run's settings do not.
+    Raises RunError when the run has no model yet.
     """
     if not (run.model_folder / CONFIG).is_file():
         raise RunError(f"{run.folder} has no model yet; let it train for a minute")
@@ -52,7 +62,7 @@ def publish(run: Run, folder: Path, title: str, source: Source, hardware: str) -
     save_png(folder / "samples.png", sheet(pictures, columns=8), settings)
     _progress(run).save(folder / "progress.png", optimize=True)
     _loss_curve(run, folder / "loss.png")
-    (folder / "README.md").write_text(_card(run, model, title, source, hardware))
+    (folder / "README.md").write_text(_card(run, model, title, source, hardware, history))
     return folder
 
 
@@ -90,12 +100,18 @@ def _loss_curve(run: Run, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _card(run: Run, model: DiffusionModel, title: str, source: Source, hardware: str) -> str:
+def _card(
+    run: Run, model: DiffusionModel, title: str, source: Source, hardware: str, history: str
+) -> str:
     _, config = run.config()
     records = run.metrics()
     images, hours = records[-1]["images"], records[-1]["seconds"] / 3600
     network, size = model.network, model.shape[1]
     command = f"python -m diffusion train --data ARCHIVE --images {config.images} --out runs/NAME"
+    if config.prediction != "v":
+        command += f" --prediction {config.prediction}"
+    if config.ema != TrainConfig.ema:
+        command += f" --ema {config.ema:g}"
     held_out = (
         f"{config.held_out:,} of them, the last by their names' SHA-256, were never trained on."
         if config.held_out
@@ -105,6 +121,7 @@ def _card(run: Run, model: DiffusionModel, title: str, source: Source, hardware:
     weight = "1, every level" if config.min_snr is None else f"min-SNR, gamma {config.min_snr:g}"
     optimizer = f"AdamW, batch {config.batch}, learning rate {config.lr:g}"
     flip = " Half of the pictures were mirrored." if config.flip else ""
+    told = f"\n{history}\n" if history else ""
     return f"""---
 license: {source.licence.lower().replace(" ", "-")}
 library_name: cartoon-diffusion
@@ -133,13 +150,13 @@ The weights may be used with the same attribution: "trained on {source.name}, {s
 ## Training
 
 `{command}`
-
+{told}
 | | |
 |---|---|
 | images seen | {images:,} |
 | hardware | {hardware}, {hours:.1f} hours |
 | network | U-Net on 2×2 folded pixels, widths {widths}, attention at 8×8 |
-| predicts | {config.prediction}, {config.schedule} schedule, T = {config.T} |
+| predicts | {PREDICTS[config.prediction]}, {config.schedule} schedule, T = {config.T} |
 | loss weight | {weight} |
 | optimizer | {optimizer}, average of weights {config.ema:g} |
 | precision | {config.precision} |

@@ -16,7 +16,7 @@ def test_a_run_becomes_a_model_with_sheets_and_card(tmp_path, pictures):
     run.create(str(pictures), TrainConfig(images=8, size=16, widths=(16,), batch=4, held_out=2))
     for _ in train_run(run, progress=False):
         pass
-    folder = publish(run, tmp_path / "model", "Dots", SOURCE, "a test machine")
+    folder = publish(run, tmp_path / "model", "Dots", SOURCE, "a test machine", "It was short.")
 
     model = DiffusionModel.from_pretrained(folder)
     assert model.shape == (3, 16, 16)
@@ -26,7 +26,7 @@ def test_a_run_becomes_a_model_with_sheets_and_card(tmp_path, pictures):
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: cc0-1.0\n")
     for part in ("[Dots](https://example.org/dots) by Nobody", "| images seen | 8 |",
-                 "Drawn by a test.\n2 of them", "a test machine"):  # fmt: skip
+                 "Drawn by a test.\n2 of them", "a test machine", "\nIt was short.\n"):  # fmt: skip
         assert part in card
 
 

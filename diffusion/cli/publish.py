@@ -23,9 +23,10 @@ def publish(
     data_url: Annotated[str, typer.Option(help="Where they are.")],
     data_note: Annotated[str, typer.Option(help="What was done to them.")] = "",
     hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "CPU",
+    history: Annotated[str, typer.Option(help="What the run's settings do not tell.")] = "",
 ) -> None:
     """Turn a run into a model folder with samples, loss curve and model card."""
     source = Source(data_name, data_author, data_licence, data_url, data_note)
     with one_sentence():
-        folder = publish_run(Run(run), out, title, source, hardware)
+        folder = publish_run(Run(run), out, title, source, hardware, history)
         typer.echo(f"Published to {folder}")
