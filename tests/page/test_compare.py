@@ -160,7 +160,7 @@ def test_enter_runs_and_the_dice_change_the_seed(screen):
     assert "DDIM: 1 call, " in screen.words()
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844)])
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844), (768, 1024), (1920, 1080)])
 def test_panes_timeline_and_run_fit_without_scrolling(screen, width, height):
     screen.page.set_viewport_size({"width": width, "height": height})
     screen.run(ddpm_steps=3, ddim_steps=2)
@@ -171,6 +171,8 @@ def test_panes_timeline_and_run_fit_without_scrolling(screen, width, height):
         assert box["x"] + box["width"] <= width
         assert box["y"] >= 0
         assert box["y"] + box["height"] <= height
+    left, right = (screen.page.locator(f".pane.{name} canvas") for name in ("ddpm", "ddim"))
+    assert left.bounding_box()["x"] + left.bounding_box()["width"] < right.bounding_box()["x"]
     assert screen.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
