@@ -165,7 +165,7 @@ def test_panes_timeline_and_run_fit_without_scrolling(screen, width, height):
     screen.page.set_viewport_size({"width": width, "height": height})
     screen.run(ddpm_steps=3, ddim_steps=2)
     screen.wait("finished")
-    for part in (".pane.ddpm canvas", ".pane.ddim canvas", ".timeline", "#run"):
+    for part in (".pane.ddpm canvas", ".pane.ddim canvas", ".timeline", "#run", "#eta"):
         box = screen.page.locator(part).bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
