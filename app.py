@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
+from demo.recorded import MODEL
 from diffusion import DiffusionModel, ModelError
 from diffusion.device import DEVICES, pick_device
-
-MODEL = Path(__file__).parent / "checkpoints" / "cartoonset-64"
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import check_prediction, output_channels, prediction_error
+from diffusion.denoiser import at_level, check_prediction, output_channels, prediction_error
 from diffusion.model import DiffusionModel, ready
 from diffusion.noise import TRAINING, check_seed, generator
 from diffusion.pictures import from_uint8
@@ -138,10 +138,6 @@ class Trainer:
             fused=fused,
         )
         self.step = 0
-        self._tables = {
-            name: getattr(self.schedule, name).float().to(self.device)
-            for name in ("signal", "noise")
-        }
         self._weight = loss_weight(self.schedule, config).float().to(self.device)
 
     @property
@@ -186,8 +182,7 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         """The weighted mean squared error of the network's prediction (DDPM eq. 14)."""
-        signal = self._tables["signal"][batch.t][:, None, None, None]
-        noise = self._tables["noise"][batch.t][:, None, None, None]
+        signal, noise = at_level(self.schedule, batch.t, batch.x0)
         x = signal * batch.x0 + noise * batch.eps  # DDPM eq. 4
         time = batch.t.float() * (1000 / self.config.T)
         dtype = PRECISIONS[self.config.precision]
@@ -267,9 +262,7 @@ def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:
     if config.min_snr is None:
         return torch.ones(schedule.T + 1, dtype=torch.float64)
     snr = schedule.snr.clamp(max=1e12)
-    divisor = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1, "dual": snr + 1}[
-        config.prediction
-    ]
+    divisor = {"x0": torch.ones_like(snr), "eps": snr}.get(config.prediction, snr + 1)
     return snr.clamp(max=config.min_snr) / divisor
 
 
