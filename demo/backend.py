@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Generator, Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from demo.settings import Comparison
-from diffusion import DiffusionModel, Frame, Noise, Schedule, sample
-from diffusion.pictures import to_uint8
+from diffusion import DiffusionModel, Schedule
+from diffusion.engine import Engine
+from diffusion.film import Film, Place
+from diffusion.residents import Residents
+from diffusion.slots import Capacity
+from diffusion.walks import Request
+
+INTERVAL = 1 / 30  # seconds from one tick to the next at least: what is fast can still be seen
+MODEL = "shipped"
 
 
 @dataclass(frozen=True)
@@ -25,44 +33,130 @@ class Tick:
     done: bool
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something the visitor should know while the run goes on."""
+
+    words: str
+
+
+class RunEnded(RuntimeError):
+    """The run ended early; the message is a sentence for the visitor."""
+
+
+class Backend(Protocol):
+    """What the page needs of a place where pictures are computed."""
+
+    schedule: Schedule
+    size: int  # side of a picture in pixels
+
+    def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place | Note]:
+        """The ticks of one run, at a pace that can be watched; closing it ends the work.
+
+        Before the first tick come places in the waiting line, if there is one. Raises ValueError
+        or RuntimeError, with a sentence for the visitor, when the run cannot be done.
+        """
+        ...
+
+    def describe(self) -> str:
+        """Where the pictures are computed, in a few words."""
+        ...
+
+    def close(self) -> None:
+        """End all work."""
+        ...
+
+
 class LocalBackend:
-    """The model in this process. Visitors take turns call by call."""
+    """An engine in this process: all visitors share one network, call by call."""
 
-    def __init__(self, model: DiffusionModel):
-        self.model = model
-        self._turn = threading.Lock()
+    def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
+        self.schedule, self.size = model.schedule, model.shape[1]
+        self._device = model.device.type
+        models = Residents(model.device)
+        models.keep(MODEL, model)
+        self.engine = Engine(models, capacity)
+        self.engine.start(MODEL)
 
-    @property
-    def schedule(self) -> Schedule:
-        """The model's schedule."""
-        return self.model.schedule
+    async def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place]:
+        """See Backend."""
+        # On another thread: a model may have to be loaded first.
+        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL))
+        with showing:
+            async for tick in follow(showing.films):
+                yield tick
 
-    def stream(self, comparison: Comparison) -> Generator[Tick, None, None]:
-        """Walk both plans in step, first tick before any call; closing it ends the work."""
-        T, shape = self.schedule.T, self.model.shape
-        noise = Noise(comparison.seeds, shape, self.model.device)
-        x = noise(T)
-        plans = [recipe.plan(self.schedule) for recipe in comparison.recipes]
-        walks = [
-            sample(self.model.denoiser(clip=recipe.clip), plan, x, noise)
-            for recipe, plan in zip(comparison.recipes, plans, strict=True)
-        ]
-        panes = range(len(plans))
-        pictures, levels = [to_uint8(x) for _ in panes], [T for _ in panes]
-        calls, seconds = [0 for _ in panes], [0.0 for _ in panes]
-        start = time.perf_counter()
+    def describe(self) -> str:
+        """See Backend."""
+        return f"this machine's {self._device}"
+
+    def close(self) -> None:
+        """See Backend."""
+        self.engine.close()
+
+
+def requests(comparison: Comparison, model: str) -> list[Request]:
+    """One request for each pane."""
+    seeds = tuple(comparison.seeds)
+    return [Request(model, seeds, recipe) for recipe in comparison.recipes]
+
+
+async def follow(films: Sequence[Film]) -> AsyncIterator[Tick | Place]:
+    """Ticks as soon as every film has come so far, at least INTERVAL apart, to the last.
+
+    Also films that are long finished are shown from the start. Raises RunEnded.
+    """
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with contextlib.suppress(RuntimeError):  # the page has shut down
+            loop.call_soon_threadsafe(changed.set)
+
+    for film in films:
+        film.watch(tell)
+    try:
+        clock, due, place = 0, loop.time(), None
         while True:
-            done = all(calls[i] == len(plans[i]) for i in panes)
-            yield Tick(tuple(calls), tuple(levels), tuple(seconds), tuple(pictures), done)
-            if done:
-                return
-            for i in panes:
-                if calls[i] < len(plans[i]):
-                    frame = self._next(walks[i])
-                    pictures[i], levels[i] = to_uint8(frame.x), frame.s
-                    calls[i] += 1
-                    seconds[i] = time.perf_counter() - start
+            changed.clear()
+            if problem := next((film.problem for film in films if film.problem), None):
+                raise RunEnded(problem)
+            if all(film.reached >= film.kept(clock) for film in films):
+                await asyncio.sleep(due - loop.time())
+                due = max(due + INTERVAL, loop.time())
+                tick = _tick(films, clock)
+                yield tick
+                if tick.done:
+                    return
+                clock = _next(films, clock)
+                continue
+            waiting = max((film.place for film in films if film.place), key=_number, default=None)
+            if waiting and waiting != place:
+                yield (place := waiting)
+                continue
+            await changed.wait()
+    finally:
+        for film in films:
+            film.unwatch(tell)
 
-    def _next(self, walk: Iterator[Frame]) -> Frame:
-        with self._turn:
-            return next(walk)
+
+def _tick(films: Sequence[Film], clock: int) -> Tick:
+    stills = [film.at(clock) for film in films]
+    return Tick(
+        calls=tuple(still.calls for still in stills),
+        levels=tuple(still.level for still in stills),
+        seconds=tuple(still.seconds for still in stills),
+        pictures=tuple(still.pictures for still in stills),
+        done=all(still.calls == film.calls for still, film in zip(stills, films, strict=True)),
+    )
+
+
+def _next(films: Sequence[Film], clock: int) -> int:
+    """The next number of calls at which some film has a still."""
+    while True:
+        clock += 1
+        if any(film.wants(clock) for film in films if clock <= film.calls):
+            return clock
+
+
+def _number(place: Place) -> int:
+    return place.number

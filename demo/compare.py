@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -11,23 +13,28 @@ from typing import Any
 import gradio as gr
 
 from demo import messages, recorded, settings, wording
-from demo.backend import LocalBackend
-from demo.viewers import Viewers
+from demo.backend import Backend, Note, RunEnded, Tick
+from demo.viewers import Viewer, Viewers
+from diffusion.engine import Full
+from diffusion.film import Place
 
 ASSETS = Path(__file__).parent / "assets"
-RUNS_AT_ONCE, WAITING = 8, 32
+# Streams cost next to nothing while they wait, and the engine has a line of its own that tells
+# place and seconds: Gradio's should never be reached.
+RUNS_AT_ONCE, WAITING = 256, 64
 
 log = logging.getLogger(__name__)
 
 
-def create(backend: LocalBackend) -> None:
+def create(backend: Backend) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
     viewers = Viewers()
 
-    def run(
+    async def run(
         seed: str, faces: int, ddpm_steps: str, ddim_steps: str, eta: str
-    ) -> Iterator[dict[str, Any]]:
-        yield from compare(backend, viewers, (seed, faces, ddpm_steps, ddim_steps, eta))
+    ) -> AsyncIterator[dict[str, Any]]:
+        async for message in compare(backend, viewers, (seed, faces, ddpm_steps, ddim_steps, eta)):
+            yield message
 
     async def ack(receipt: Any) -> None:
         viewers.acknowledge(receipt)
@@ -91,27 +98,47 @@ def create(backend: LocalBackend) -> None:
 SCRIPTS = ("film.js", "timeline.js", "stage.js")
 
 
-def compare(backend: LocalBackend, viewers: Viewers, fields: tuple) -> Iterator[dict[str, Any]]:
+async def compare(
+    backend: Backend, viewers: Viewers, fields: tuple
+) -> AsyncIterator[dict[str, Any]]:
     """The messages of one press of Run: a start and frames, or a problem in one sentence."""
-    schedule = backend.schedule
     try:
-        comparison = settings.read_comparison(*fields, T=schedule.T)
-    except ValueError as error:
-        yield messages.problem(str(error))
-        return
-    try:
+        comparison = settings.read_comparison(*fields, T=backend.schedule.T)
         with viewers.watch() as viewer:
-            yield messages.start(viewer.run, comparison, schedule, backend.model.shape[1])
-            before = None
-            for tick in backend.stream(comparison):
-                if viewer.behind and not tick.done:
-                    continue
-                viewer.sent += 1
-                yield messages.frame(viewer.run, viewer.sent, tick, before, comparison, schedule)
-                before = tick
+            yield messages.start(viewer.run, comparison, backend.schedule, backend.size)
+            async for message in _watch(backend, viewer, comparison):
+                yield message
+    except (ValueError, Full, RunEnded) as refusal:
+        yield messages.problem(str(refusal))
     except Exception as error:
         log.exception("a comparison failed")
         yield messages.problem(wording.failed(error))
+
+
+async def _watch(
+    backend: Backend, viewer: Viewer, comparison: settings.Comparison
+) -> AsyncIterator[dict[str, Any]]:
+    before = None
+    async with contextlib.aclosing(backend.stream(comparison)) as ticks:
+        async for tick in ticks:
+            match tick:
+                case Place(number, seconds):
+                    yield messages.aside(viewer.run, wording.waiting(number, seconds))
+                case Note(words):
+                    yield messages.aside(viewer.run, words)
+                case Tick() if tick.done or not viewer.behind:
+                    viewer.sent += 1
+                    # Compression on another thread: this one serves everybody.
+                    yield await asyncio.to_thread(
+                        messages.frame,
+                        viewer.run,
+                        viewer.sent,
+                        tick,
+                        before,
+                        comparison,
+                        backend.schedule,
+                    )
+                    before = tick
 
 
 def _field(label: str, name: str) -> gr.Textbox:

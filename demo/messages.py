@@ -69,6 +69,11 @@ def frame(
     return message
 
 
+def aside(run: str, text: str) -> dict:
+    """Something to say while a run waits or goes on."""
+    return {"type": "aside", "run": run, "words": text}
+
+
 def problem(text: str) -> dict:
     """One sentence; whatever the page shows stays."""
     return {"type": "problem", "words": text}

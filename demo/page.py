@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from demo import compare, wording
-from demo.backend import LocalBackend
+from demo.backend import Backend
 from demo.theme import theme
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def build(backend: LocalBackend) -> gr.Blocks:
+def build(backend: Backend) -> gr.Blocks:
     """The page as Gradio Blocks; launch it with `launch_options()`."""
     with gr.Blocks(title=wording.TITLE, analytics_enabled=False) as page:
         gr.HTML(

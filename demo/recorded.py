@@ -6,6 +6,7 @@ computes the same faces live.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import cache
 from pathlib import Path
@@ -23,17 +24,22 @@ QUALITY = 45  # of the noisy frames: noise is most of the bytes, and one noise l
 
 def record(model: DiffusionModel) -> list[dict]:
     """The messages of a run with the default settings, fewer and smaller than a live run's."""
+    return asyncio.run(_record(model))
+
+
+async def _record(model: DiffusionModel) -> list[dict]:
     backend = LocalBackend(model)
     comparison = settings.read_comparison(**settings.DEFAULTS, T=model.schedule.T)
     schedule, before = model.schedule, None
     kept = [messages.start("recorded", comparison, schedule, model.shape[1])]
-    for tick in backend.stream(comparison):
+    async for tick in backend.stream(comparison):
         if max(tick.calls) % EVERY == 0 or tick.done:
             number = len(kept)
             kept.append(
                 messages.frame("recorded", number, tick, before, comparison, schedule, QUALITY)
             )
             before = tick
+    backend.close()
     return kept
 
 

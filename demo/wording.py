@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 TITLE = "Cartoon Diffusion"
 LEDE = "Same network, same noise. Two ways back to a picture."
 
@@ -44,6 +46,17 @@ def ddim_how(eta: float) -> str:
 def result(sampler: str, calls: int, seconds: float) -> str:
     """The measured outcome of one pane."""
     return f"{sampler}: {calls} {'call' if calls == 1 else 'calls'}, {seconds:.1f} s."
+
+
+def waiting(number: int, seconds: float) -> str:
+    """Where in the line a visitor stands."""
+    return f"Place {number} in line; your turn comes within {_duration(seconds)}."
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(math.ceil(seconds), 1)} s"
+    return f"{math.ceil(seconds / 60)} minutes"
 
 
 def whole_number(name: str, text: object, low: int, high: int) -> str:

@@ -30,6 +30,7 @@ class Denoiser:
     are any: int64 (B, attributes), -1 for "any". Guidance mixes clean images as
     x0_any + guidance·(x0_asked - x0_any) (classifier-free guidance, arXiv 2207.12598): 0 ignores
     the labels, 1 is the plain conditional model, other values cost two rows of the batch.
+    `clip` and `guidance` hold for all images, or are tensors (B,) with one value for each.
 
     A "dual" network answers with 2C + 1 channels: v, a clean image, and a gate between them.
     """
@@ -37,9 +38,9 @@ class Denoiser:
     network: Network
     schedule: Schedule
     prediction: str = "v"
-    clip: bool = True
+    clip: bool | Tensor = True
     labels: Tensor | None = None
-    guidance: float = 1.0
+    guidance: float | Tensor = 1.0
 
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
@@ -53,22 +54,28 @@ class Denoiser:
         level = t.clamp(min=1)
         signal, noise = at_level(self.schedule, level, x)
         x0 = self._guided_x0(x, level, signal, noise)
-        if self.clip:
-            x0 = x0.clamp(-1, 1)
+        x0 = self._clipped(x0)
         eps = (x - signal * x0) / noise  # re-derived, so that the pair explains x
         return torch.where(_expand(t == 0, x), x, x0), eps
 
+    def _clipped(self, x0: Tensor) -> Tensor:
+        if isinstance(self.clip, Tensor):
+            return torch.where(_expand(self.clip.to(x0.device), x0), x0.clamp(-1, 1), x0)
+        return x0.clamp(-1, 1) if self.clip else x0
+
     def _guided_x0(self, x: Tensor, t: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
-        w = self.guidance
         if self.labels is None:
             return self._x0(x, t, signal, noise, None)
-        if w in (0, 1):
-            labels = self.labels if w == 1 else torch.full_like(self.labels, ANY)
+        w = torch.as_tensor(self.guidance, dtype=x.dtype).expand(len(x))
+        labels = torch.where((w == 0).to(x.device)[:, None], ANY, self.labels)
+        twice = ((w != 0) & (w != 1)).nonzero()[:, 0].to(x.device)
+        if not len(twice):
             return self._x0(x, t, signal, noise, labels)
-        twice = [torch.cat([tensor, tensor]) for tensor in (x, t, signal, noise)]
-        labels = torch.cat([self.labels, torch.full_like(self.labels, ANY)])
-        asked, anything = self._x0(*twice, labels).chunk(2)
-        return anything + w * (asked - anything)
+        rows = [torch.cat([tensor, tensor[twice]]) for tensor in (x, t, signal, noise)]
+        labels = torch.cat([labels, torch.full_like(labels[twice], ANY)])
+        x0, anything = self._x0(*rows, labels).split([len(x), len(twice)])
+        mixed = anything + _expand(w.to(x.device)[twice], x) * (x0[twice] - anything)
+        return x0.index_copy(0, twice, mixed)
 
     def _x0(
         self, x: Tensor, t: Tensor, signal: Tensor, noise: Tensor, labels: Tensor | None

@@ -58,7 +58,8 @@ class UNet(nn.Module):
     """network(x, time, labels=None) -> (B, out_channels, size, size), or the shape of x.
 
     x is (B, channels, size, size); time is float (B,) in 0..1000; labels are int64
-    (B, attributes) with -1 for "any", and None leaves every attribute open.
+    (B, attributes) with -1 for "any", and None leaves every attribute open. The answer is in the
+    number format of the weights.
     """
 
     def __init__(self, config: UNetConfig):
@@ -104,7 +105,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict for x at `time`; see the class for the shapes."""
         condition = F.silu(self._condition(time, labels))
-        h = self.stem(F.pixel_unshuffle(x, FOLD))
+        h = self.stem(F.pixel_unshuffle(x, FOLD).to(self.stem.weight.dtype))
         skips = [h]
         for layer in self.down:
             h = layer(h, condition)

@@ -29,6 +29,7 @@ server.film().then(showRecorded);
 function receive(message) {
   if (message?.type === "start") begin(message);
   if (message?.type === "frame" && message.run === film?.start.run) add(message);
+  if (message?.type === "aside" && message.run === film?.start.run) say(message.words);
   if (message?.type === "problem") finish(message.words, true);
   if (message?.type === "stopped" && stage.dataset.state === "running") {
     finish(words.dataset.stopped);
@@ -59,6 +60,7 @@ function begin(message) {
 }
 
 function add(message) {
+  if (!film.length) say(fill(words.dataset.going, film.start)); // the waiting is over
   film.add(message);
   const receipt = { run: message.run, number: message.number };
   const shown = following ? show(film.length - 1) : Promise.resolve(refresh());

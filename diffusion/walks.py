@@ -1,0 +1,205 @@
+"""One request on its way through its plan, image by image; and those that go in step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import ANY
+from diffusion.film import Film, Still
+from diffusion.model import DiffusionModel
+from diffusion.noise import Noise, check_seed
+from diffusion.pictures import to_uint8
+from diffusion.recipe import Recipe
+from diffusion.residents import Resident
+from diffusion.samplers import Step
+from diffusion.slots import Claim
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures asked for; equal requests have equal pictures, and are computed once.
+
+    `labels` has one value per attribute of the model, -1 for "any", and holds for all images.
+    """
+
+    model: str
+    seeds: tuple[int, ...]
+    recipe: Recipe
+    labels: tuple[int, ...] | None = None
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("no seeds given; give one for each picture")
+        for seed in self.seeds:
+            check_seed(seed)
+
+
+class Walk:
+    """The state of one request: x of all its images, and how far they have come."""
+
+    def __init__(self, request: Request, resident: Resident, key: Hashable):
+        self.key = key
+        self.request, self.model = request, resident.model
+        self.plan = request.recipe.plan(self.model.schedule)
+        self.film = Film(calls=len(self.plan))
+        self.readers = 0
+        self.calls = 0  # rows of the plan that all images have done
+        self.labels = _labels(request, self.model)
+        self._noise = Noise(request.seeds, self.model.shape, self.model.device)
+        self._x: Tensor | None = None  # until the first call
+        self._x0_previous: Tensor | None = None
+        self._landed: list[tuple[Tensor, Tensor]] = []  # (x, x0) of images that did this row
+        self._begun = 0.0
+
+    @property
+    def images(self) -> int:
+        """How many pictures are drawn."""
+        return len(self.request.seeds)
+
+    @property
+    def done(self) -> bool:
+        """Whether every row is done, or the walk has failed."""
+        return self.calls == len(self.plan) or self.film.problem is not None
+
+    @property
+    def calls_left(self) -> int:
+        """Rows that are still to do."""
+        return 0 if self.done else len(self.plan) - self.calls
+
+    @property
+    def due(self) -> int:
+        """Images that have the current row still before them."""
+        return self.images - self._landed_images
+
+    @property
+    def _landed_images(self) -> int:
+        return sum(len(x) for x, _ in self._landed)
+
+    def begin(self) -> None:
+        """Draw x_T, the first still."""
+        self._x = self._noise(self.model.schedule.T)
+        self._begun = time.perf_counter()
+        self._show(self.model.schedule.T)
+
+    def take(self, images: int) -> Part:
+        """The next images that have the current row before them."""
+        first = self._landed_images
+        rows = slice(first, first + images)
+        previous = None if self._x0_previous is None else self._x0_previous[rows]
+        return Part(self, self.plan[self.calls], rows, self._x[rows], previous)
+
+    def noise(self, part: Part) -> Tensor:
+        """z of the images of a part, for the level on which they land."""
+        noise = Noise(self.request.seeds[part.rows], self.model.shape, self.model.device)
+        return noise(part.row.s)
+
+    def land(self, x: Tensor, x0: Tensor) -> None:
+        """The images that were taken have done their row."""
+        self._landed.append((x, x0))
+        if self.due:
+            return
+        xs, x0s = zip(*self._landed, strict=True)
+        self._x, self._x0_previous = _joined(xs), _joined(x0s)
+        self._landed.clear()
+        s = self.plan[self.calls].s
+        self.calls += 1
+        if self.film.wants(self.calls):
+            self._show(s)
+
+    def _show(self, level: int) -> None:
+        seconds = time.perf_counter() - self._begun
+        self.film.add(Still(self.calls, level, seconds, to_uint8(self._x)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a walk and the row that is next for them."""
+
+    walk: Walk
+    row: Step
+    rows: slice
+    x: Tensor
+    x0_previous: Tensor | None  # None at the first row
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def cut(self, first: int, last: int) -> Part:
+        """Images first to last of this part."""
+        start = self.rows.start
+        previous = None if self.x0_previous is None else self.x0_previous[first:last]
+        rows = slice(start + first, start + last)
+        return Part(self.walk, self.row, rows, self.x[first:last], previous)
+
+
+@dataclass
+class Group:
+    """Walks of one visitor that keep step: none makes its next call before the others did."""
+
+    walks: list[Walk]
+    served: int = 0
+    images: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.images = sum(walk.images for walk in self.walks)
+
+    @property
+    def wanted(self) -> list[Walk]:
+        """The walks that go on: not done, and somebody looks."""
+        return [walk for walk in self.walks if not walk.done and walk.readers]
+
+    @property
+    def due(self) -> list[Walk]:
+        """The walks that are not ahead of another."""
+        fewest = min(walk.calls for walk in self.wanted)
+        return [walk for walk in self.wanted if walk.calls == fewest]
+
+    @property
+    def work(self) -> int:
+        """Calls times images that are still to do."""
+        return sum(walk.images * walk.calls_left for walk in self.wanted)
+
+    @property
+    def calls_left(self) -> int:
+        """Calls until the last of the walks is done."""
+        return max(walk.calls_left for walk in self.wanted)
+
+    def claim(self) -> Claim:
+        """What the group would have computed next."""
+        return Claim(sum(walk.due for walk in self.due), self.calls_left, self.served)
+
+    def take(self, images: int) -> list[Part]:
+        """That many of the images that are due."""
+        parts = []
+        for walk in self.due:
+            count = min(images, walk.due)
+            if count:
+                parts.append(walk.take(count))
+            images -= count
+        return parts
+
+
+def _labels(request: Request, model: DiffusionModel) -> tuple[int, ...] | None:
+    counts = [len(values) for values in model.labels.values()]
+    labels = request.labels
+    if labels is None:
+        return (ANY,) * len(counts) or None
+    fitting = len(labels) == len(counts) and all(
+        ANY <= label < count for label, count in zip(labels, counts, strict=True)
+    )
+    if not fitting:
+        raise ValueError(
+            f"labels {labels} for attributes with {tuple(counts)} values; give one index for "
+            "each, or -1 for any"
+        )
+    return labels
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
