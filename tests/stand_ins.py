@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -43,3 +46,9 @@ def randomised(config: UNetConfig, seed: int = 0) -> UNet:
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.02)
     return network.eval()
+
+
+def awaited(coroutine):
+    """What a coroutine returns; in a thread, because Playwright's loop occupies this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result(timeout=120)

@@ -1,12 +1,18 @@
 """The stream of ticks: two walks of one network, call by call."""
 
-import numpy as np
-import torch
+import asyncio
+import time
 
-from demo.backend import LocalBackend
+import numpy as np
+import pytest
+import torch
+from stand_ins import awaited
+
+from demo.backend import INTERVAL, MODEL, LocalBackend, RunEnded
 from demo.settings import read_comparison
 from diffusion import DiffusionModel, Schedule
 from diffusion.recipe import draw
+from diffusion.slots import Capacity
 
 
 class Network(torch.nn.Module):
@@ -19,14 +25,28 @@ class Network(torch.nn.Module):
         self.config = UNetConfig(size=16, widths=(16,))
         self.gain = torch.nn.Parameter(torch.tensor(0.3))
         self.calls = 0
+        self.delay = 0.0
 
-    def forward(self, x, time):
+    def forward(self, x, t):
         self.calls += 1
-        return torch.tanh(self.gain * x + time[:, None, None, None] / 1000)
+        time.sleep(self.delay)
+        return torch.tanh(self.gain * x + t[:, None, None, None] / 1000)
 
 
-def backend():
-    return LocalBackend(DiffusionModel(Network(), Schedule.cosine()))
+CAPACITY = Capacity(quick=4, full=8, images_per_second=1000.0, in_flight=64)
+
+
+def backend(network=None, capacity=CAPACITY):
+    return LocalBackend(DiffusionModel(network or Network(), Schedule.cosine()), capacity)
+
+
+def watched(source, asked):
+    """All that a visitor sees of one run."""
+
+    async def watch():
+        return [tick async for tick in source.stream(asked)]
+
+    return awaited(watch())
 
 
 def comparison(**fields):
@@ -35,13 +55,13 @@ def comparison(**fields):
 
 
 def test_both_panes_begin_with_the_same_noise():
-    first = next(backend().stream(comparison()))
+    first, *_ = watched(backend(), comparison())
     assert first.calls == (0, 0)
     np.testing.assert_array_equal(*first.pictures)
 
 
 def test_each_tick_is_one_call_of_each_pane_until_it_is_done():
-    ticks = list(backend().stream(comparison()))
+    ticks = watched(backend(), comparison())
     assert [tick.calls for tick in ticks] == [
         (0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 4), (7, 4),
     ]  # fmt: skip
@@ -52,31 +72,86 @@ def test_each_tick_is_one_call_of_each_pane_until_it_is_done():
 
 def test_the_page_draws_what_the_command_line_draws():
     source, asked = backend(), comparison()
-    *_, last = source.stream(asked)
+    *_, last = watched(source, asked)
+    model = source.engine.models.get(MODEL).model
     for recipe, pictures in zip(asked.recipes, last.pictures, strict=True):
-        np.testing.assert_array_equal(pictures, draw(source.model, asked.seeds, recipe))
+        np.testing.assert_array_equal(pictures, draw(model, asked.seeds, recipe))
 
 
 def test_ddim_with_eta_one_lands_on_ddpm():
-    *_, last = backend().stream(comparison(ddpm_steps=6, ddim_steps=6, eta=1))
+    *_, last = watched(backend(), comparison(ddpm_steps=6, ddim_steps=6, eta=1))
     np.testing.assert_array_equal(*last.pictures)
 
 
+def test_a_long_run_is_shown_in_few_ticks_with_both_ends(
+    monkeypatch,
+):
+    monkeypatch.setattr("demo.backend.INTERVAL", 0.0)
+    ticks = watched(backend(), comparison(faces=1, ddpm_steps=1000, ddim_steps=1))
+    assert len(ticks) == 252
+    assert [ticks[0].calls, ticks[1].calls, ticks[-1].calls] == [(0, 0), (0, 1), (1000, 1)]
+
+
 def test_a_closed_stream_calls_the_network_no_more():
-    source = backend()
-    stream = source.stream(comparison(ddpm_steps=500))
-    for _ in range(3):
-        next(stream)
-    made = source.model.network.calls
-    stream.close()
-    assert list(stream) == []
-    assert source.model.network.calls == made == 4
+    source = backend(network := Network())
+
+    async def leave():
+        stream = source.stream(comparison(ddpm_steps=900))
+        for _ in range(3):
+            await anext(stream)
+        await stream.aclose()
+        await asyncio.sleep(0.05)
+        made = network.calls
+        await asyncio.sleep(0.2)
+        return made
+
+    assert awaited(leave()) == network.calls < 900
+    assert source.engine.load == (0, 0)
 
 
-def test_visitors_take_turns():
-    source = backend()
-    slow, quick = source.stream(comparison(ddpm_steps=900)), source.stream(comparison(faces=1))
-    next(slow)
-    ticks = [(next(slow), tick) for tick in quick]
-    assert ticks[-1][1].done
-    assert ticks[-1][0].calls == (8, 4)
+def test_a_second_look_at_a_run_is_animated_again_without_a_call():
+    source = backend(network := Network())
+    first = watched(source, comparison())
+    made, start = network.calls, time.perf_counter()
+    again = watched(source, comparison())
+    assert time.perf_counter() - start >= (len(again) - 1) * INTERVAL * 0.9
+    assert network.calls == made
+    for one, other in zip(first, again, strict=True):
+        assert one.calls == other.calls
+        np.testing.assert_array_equal(one.pictures, other.pictures)
+
+
+def test_ticks_are_paced():
+    async def times():
+        clock = asyncio.get_running_loop().time
+        return [clock() async for _ in backend().stream(comparison(ddpm_steps=12))]
+
+    gaps = np.diff(awaited(times()))
+    assert np.median(gaps) == pytest.approx(INTERVAL, rel=0.3)
+
+
+def test_a_failing_network_is_a_sentence():
+    source = backend(network := Network())
+    network.forward = lambda *_: 1 / 0
+    with pytest.raises(RunEnded, match=r"ended early \(ZeroDivisionError\)"):
+        watched(source, comparison())
+
+
+def test_who_waits_is_told_place_and_seconds():
+    one_at_a_time = Capacity(quick=1, full=1, images_per_second=10.0, in_flight=2)
+    source = backend(network := Network(), one_at_a_time)
+    network.delay = 0.01
+
+    async def meet():
+        first = source.stream(comparison(faces=1, ddpm_steps=1000, ddim_steps=1000))
+        await anext(first)
+        second = source.stream(comparison(faces=1, ddpm_steps=5))
+        place = await anext(second)
+        await first.aclose()
+        rest = [tick async for tick in second]
+        return place, rest
+
+    place, rest = awaited(meet())
+    assert place.number == 1
+    assert 100 < place.seconds <= 200  # of 2,000 calls, 10 a second
+    assert rest[-1].done

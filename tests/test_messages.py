@@ -6,7 +6,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from test_backend import backend
+from stand_ins import awaited
+from test_backend import Network, backend
 
 from demo import compare, messages
 from demo.viewers import WINDOW, Viewers
@@ -41,12 +42,16 @@ def test_equal_noise_is_equal_after_compression():
 
 def run(viewers, steps, acknowledge):
     """The messages of a run whose viewer answers, or not."""
-    received = []
-    for message in compare.compare(backend(), viewers, ("7", 4, steps, "5", "0")):
-        received.append(message)
-        if acknowledge and message["type"] == "frame":
-            viewers.acknowledge({"run": message["run"], "number": message["number"]})
-    return received
+
+    async def watch():
+        received = []
+        async for message in compare.compare(backend(), viewers, ("7", 4, steps, "5", "0")):
+            received.append(message)
+            if acknowledge and message["type"] == "frame":
+                viewers.acknowledge({"run": message["run"], "number": message["number"]})
+        return received
+
+    return awaited(watch())
 
 
 def test_a_viewer_that_keeps_up_gets_every_frame():
@@ -83,18 +88,26 @@ def test_receipts_of_strangers_count_for_nothing():
 
 
 def test_a_failing_network_ends_in_one_sentence():
-    source = backend()
-    source.model.network.forward = lambda *_: 1 / 0
-    *_, last = compare.compare(source, Viewers(), ("7", 4, "3", "2", "0"))
-    assert last == messages.problem(
+    source = backend(network := Network())
+    network.forward = lambda *_: 1 / 0
+
+    async def watch():
+        stream = compare.compare(source, Viewers(), ("7", 4, "3", "2", "0"))
+        return [message async for message in stream]
+
+    assert awaited(watch())[-1] == messages.problem(
         "The run ended early (ZeroDivisionError); press Run to try again."
     )
 
 
 def test_a_closed_page_leaves_no_viewer_behind():
     viewers = Viewers()
-    stream = compare.compare(backend(), viewers, ("7", 4, "60", "5", "0"))
-    next(stream), next(stream)
-    assert len(viewers) == 1
-    stream.close()
+
+    async def leave():
+        stream = compare.compare(backend(), viewers, ("7", 4, "60", "5", "0"))
+        await anext(stream), await anext(stream)
+        assert len(viewers) == 1
+        await stream.aclose()
+
+    awaited(leave())
     assert len(viewers) == 0

@@ -11,6 +11,7 @@ from demo.backend import LocalBackend
 from demo.page import build, launch_options
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.model import ready
+from diffusion.slots import Capacity
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 
@@ -43,7 +44,8 @@ def network():
 @pytest.fixture(scope="session")
 def address(network):
     """The running page's address."""
-    page = build(LocalBackend(DiffusionModel(network, Schedule.cosine())))
+    capacity = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
+    page = build(LocalBackend(DiffusionModel(network, Schedule.cosine()), capacity))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url
     page.close()
