@@ -82,7 +82,8 @@ class Denoiser:
     ) -> Tensor:
         time = t.to(x.dtype) * (1000 / self.schedule.T)
         output = self.network(x, time) if labels is None else self.network(x, time, labels)
-        return to_x0(self.prediction, output.to(x.dtype), x, signal, noise)
+        # A network that works channels-last answers so; the algebra below would run slowly on it.
+        return to_x0(self.prediction, output.to(x.dtype).contiguous(), x, signal, noise)
 
 
 def to_x0(prediction: str, output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:

@@ -142,34 +142,43 @@ class Engine:
         self._thread.start()
 
     def _run(self, first: str | None) -> None:
-        if first is not None and not self._measured:
-            self._measure(self.models.get(first).model)
+        if first is not None:
+            self._measure(first)
         while True:
             with self._changed:
                 self._drop_unwanted()
                 while not self._closed and not self._active and not self._line:
                     self._changed.wait()
                 if self._closed:
-                    return self._end_all()
-                waiting = self._line[0].walks[0].model if self._line else None
-            if not self._measured:
+                    return self._end_all("The page is shutting down; open it again in a moment.")
+                waiting = self._line[0].walks[0].request.model if self._line else None
+            if waiting is not None:
                 self._measure(waiting)
-                continue
-            with self._changed:
-                self._drop_unwanted()
-                self._admit()
-                self._tell_places()
-                parts = self._choose()
-            if parts:
-                self._advance(parts)
-                self._settle({part.walk.key: part.walk for part in parts})
+            try:
+                self._turn()
+            except Exception:  # a mistake of ours must not leave everybody waiting for ever
+                log.exception("the engine stumbled")
+                with self._changed:
+                    self._end_all("The run ended early; press Run to try again.")
 
-    def _measure(self, model: DiffusionModel) -> None:
+    def _measure(self, name: str) -> None:
+        if self._measured:
+            return
+        self._measured = True
         try:
-            self.capacity = measure(model)
+            self.capacity = measure(self.models.get(name).model)
         except Exception:  # the requests themselves will say what is wrong
             log.exception("the speed of this machine could not be measured")
-        self._measured = True
+
+    def _turn(self) -> None:
+        with self._changed:
+            self._drop_unwanted()
+            self._admit()
+            self._tell_places()
+            parts = self._choose()
+        if parts:
+            self._advance(parts)
+            self._settle({part.walk.key: part.walk for part in parts})
 
     # The waiting line; all of it under the lock.
 
@@ -218,9 +227,9 @@ class Engine:
         self._active = [group for group in self._active if group.wanted]
         self._line = [group for group in self._line if group.wanted]
 
-    def _end_all(self) -> None:
+    def _end_all(self, problem: str) -> None:
         for walk in self._walks.values():
-            walk.film.fail("The page is shutting down; open it again in a moment.")
+            walk.film.fail(problem)
         self._drop_unwanted()
 
     # One tick.
