@@ -1,6 +1,8 @@
 # make run    the page on http://127.0.0.1:7860      make run ARGS="--port 8000"
 # make test   the whole suite                        make test ARGS="-k ddim"
 # make lint   style checks                           make clean   remove what make made
+# make space NAME=user/space    upload to a Hugging Face Space
+# make space-check              find out offline whether the Space would run
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -9,7 +11,7 @@ RUN_READY := $(VENV)/.run-$(shell cat requirements.txt | cksum | cut -d' ' -f1)
 TEST_READY := $(VENV)/.test-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
-.PHONY: run test lint clean
+.PHONY: run test lint clean space space-check
 .DELETE_ON_ERROR:
 
 run: $(RUN_READY)
@@ -21,6 +23,12 @@ test: $(TEST_READY)
 lint: $(TEST_READY)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+
+space: $(RUN_READY)
+	@$(PYTHON) -m demo.space publish "$(NAME)"
+
+space-check: $(RUN_READY)
+	@$(PYTHON) -m demo.space check
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
