@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser
+from diffusion.film import KEPT
 from diffusion.model import DiffusionModel
 from diffusion.slots import Capacity
 
@@ -16,6 +17,7 @@ GOOD_ENOUGH = 0.95  # of the best images per second: a smaller batch moves every
 PATIENCE = 3.0  # how much longer than alone an image may take in a `quick` batch
 EVERYBODY_MOVES = 2.0  # seconds in which every image in flight should come one call further
 MEMORY = 2**30  # bytes that the films of all images in flight may fill
+WORTH_IT = 1.05  # times more images per second from twice the batch, to go on
 BUDGET = 4.0  # seconds, after which no larger batch is tried
 
 
@@ -27,16 +29,19 @@ def measure(model: DiffusionModel, repeats: int = 2) -> Capacity:
             seconds[size] = _seconds(model, size, repeats)
         except torch.OutOfMemoryError:
             break
-        slower = size / seconds[size] < WORTH_IT * max(n / s for n, s in seconds.items() if 2 * n <= size)
-        if (size > 1 and slower) or time.perf_counter() - begun > BUDGET:
+        flat = size / seconds[size] < WORTH_IT * _best_of_half(seconds, size)
+        if flat or time.perf_counter() - begun > BUDGET:
             break
     return capacity(seconds, picture_bytes=_bytes(model))
 
 
+def _best_of_half(seconds: dict[int, float], size: int) -> float:
+    """Images per second of the best batch of half the size or less."""
+    return max((n / seconds[n] for n in seconds if 2 * n <= size), default=0.0)
+
+
 def capacity(seconds: dict[int, float], picture_bytes: int) -> Capacity:
     """The capacity of a machine that needs seconds[n] for a batch of n images."""
-    from diffusion.film import KEPT
-
     rate = {size: size / seconds[size] for size in seconds}
     full = next(n for n in sorted(rate) if rate[n] >= GOOD_ENOUGH * max(rate.values()))
     patient = [n for n in seconds if n <= full and seconds[n] <= PATIENCE * seconds[min(seconds)]]
