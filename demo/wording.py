@@ -6,6 +6,7 @@ import math
 
 TITLE = "Cartoon Diffusion"
 LEDE = "Same network, same noise. Two ways back to a picture."
+DUPLICATE = "Duplicate this Space"
 
 RUN, STOP, NEW_SEED = "Run", "Stop", "New seed"
 SEED, FACES, DDPM_STEPS, DDIM_STEPS, ETA = "Seed", "Faces", "DDPM steps", "DDIM steps", "η"
