@@ -54,6 +54,10 @@ def waiting(number: int, seconds: float) -> str:
     return f"Place {number} in line; your turn comes within {_duration(seconds)}."
 
 
+CPU_INSTEAD = "No GPU could be had for this run; this Space's own CPU draws it, more slowly."
+GPU_LOST = "The GPU was taken away before the run was done; press Run to try again."
+
+
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(math.ceil(seconds), 1)} s"
