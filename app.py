@@ -1,9 +1,13 @@
 """Cartoon Diffusion: builds the page and launches it."""
 
 import argparse
+import os
 import sys
 
-from demo.backend import LocalBackend
+if os.environ.get("SPACES_ZERO_GPU"):
+    import spaces  # noqa: F401  # has to come before torch
+
+from demo.backend import Backend, LocalBackend
 from demo.page import build, launch_options
 from demo.recorded import MODEL
 from diffusion import DiffusionModel, ModelError
@@ -19,11 +23,20 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="a model folder or a Hub name")
     options = parser.parse_args()
     try:
-        model = DiffusionModel.from_pretrained(options.model, pick_device(options.device))
+        backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
-    page = build(LocalBackend(model))
+    page = build(backend)
     page.launch(server_name=options.host, server_port=options.port, **launch_options())
+
+
+def choose_backend(options: argparse.Namespace) -> Backend:
+    """A borrowed GPU where Spaces lends one, else this machine's own device."""
+    if os.environ.get("SPACES_ZERO_GPU"):
+        from demo.zerogpu import ZeroGPUBackend
+
+        return ZeroGPUBackend(options.model)
+    return LocalBackend(DiffusionModel.from_pretrained(options.model, pick_device(options.device)))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ def build(backend: Backend) -> gr.Blocks:
         gr.HTML(
             f"<header><h1>{wording.TITLE}</h1></header>", elem_id="header", apply_default_css=False
         )
+        if os.environ.get("SPACE_ID"):
+            gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
         with gr.Column(elem_id="compare"):
             compare.create(backend)
     return page.queue(max_size=compare.WAITING)

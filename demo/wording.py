@@ -6,6 +6,7 @@ import math
 
 TITLE = "Cartoon Diffusion"
 LEDE = "Same network, same noise. Two ways back to a picture."
+DUPLICATE = "Duplicate this Space"
 
 RUN, STOP, NEW_SEED = "Run", "Stop", "New seed"
 SEED, FACES, DDPM_STEPS, DDIM_STEPS, ETA = "Seed", "Faces", "DDPM steps", "DDIM steps", "η"
@@ -51,6 +52,10 @@ def result(sampler: str, calls: int, seconds: float) -> str:
 def waiting(number: int, seconds: float) -> str:
     """Where in the line a visitor stands."""
     return f"Place {number} in line; your turn comes within {_duration(seconds)}."
+
+
+CPU_INSTEAD = "No GPU could be had for this run; this Space's own CPU draws it, more slowly."
+GPU_LOST = "The GPU was taken away before the run was done; press Run to try again."
 
 
 def _duration(seconds: float) -> str:

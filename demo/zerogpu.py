@@ -1,0 +1,252 @@
+"""Pictures from a GPU that a Space borrows for one run at a time (Hugging Face ZeroGPU).
+
+CUDA works only inside a function that `spaces.GPU` wraps: it runs in a process forked for the
+call, or in one left over from an earlier call, whose globals are as old. So the engine's thread
+cannot be used; the plain loop runs there and sends its pictures back, as fast as it can: the
+seconds of a GPU are counted. The pace at which they are shown is set out here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo import wording
+from demo.backend import LocalBackend, Note, RunEnded, Tick, follow
+from demo.settings import Comparison
+from diffusion import DiffusionModel
+from diffusion.device import pick_device
+from diffusion.film import Film, Place, Still
+from diffusion.noise import Noise
+from diffusion.pictures import to_uint8
+from diffusion.recipe import Recipe
+from diffusion.residents import Residents
+from diffusion.samplers import sample
+
+# A first guess, in seconds: some 400 kernels per call, each launched in up to 50 µs.
+CALL = 0.02
+START = 8.0  # seconds for CUDA to begin, and for the weights to be loaded
+MARGIN = 1.5  # a run that outlives what it asked for may be killed
+SHORTEST, LONGEST = 5, 120  # seconds that are asked for
+LEAVING = 5.0  # seconds that closing waits for each run to end
+
+# What travels from the GPU's process: pane, calls, level, seconds, uint8 pictures.
+Shot = tuple[int, int, int, float, np.ndarray]
+
+log = logging.getLogger(__name__)
+
+
+class ZeroGPUBackend:
+    """Each run on a borrowed GPU; on this Space's own CPU when none is to be had."""
+
+    def __init__(self, model: str | Path):
+        import spaces  # exists on Spaces alone
+
+        about = DiffusionModel.from_pretrained(model)
+        self.schedule, self.size = about.schedule, about.shape[1]
+        self._model = str(model)
+        self._pace = Pace()
+        self._shots = spaces.GPU(duration=self._duration)(shots)
+        self._feeds: set[Feed] = set()
+        self._local: LocalBackend | None = None
+        self._lock = threading.Lock()  # around _feeds and _local
+
+    async def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place | Note]:
+        """See Backend."""
+        feed = self._feed(comparison)
+        try:
+            async with contextlib.aclosing(follow(feed.films)) as ticks:
+                async for tick in ticks:
+                    yield tick
+            return
+        except RunEnded:
+            if feed.begun or feed.stopped:
+                raise
+        finally:
+            self._leave(feed)
+        yield Note(wording.CPU_INSTEAD)
+        local = await asyncio.to_thread(self._cpu)
+        async with contextlib.aclosing(local.stream(comparison)) as ticks:
+            async for tick in ticks:
+                yield tick
+
+    def describe(self) -> str:
+        """See Backend."""
+        return "a GPU borrowed from Hugging Face (ZeroGPU)"
+
+    def close(self) -> None:
+        """See Backend."""
+        with self._lock:
+            feeds, local = tuple(self._feeds), self._local
+        for feed in feeds:
+            feed.stop()
+        for feed in feeds:
+            feed.join(LEAVING)
+        if local:
+            local.close()
+
+    def _feed(self, comparison: Comparison) -> Feed:
+        """Ask for a GPU and begin."""
+        seeds, recipes = tuple(comparison.seeds), comparison.recipes
+        films = [Film(calls=len(recipe.plan(self.schedule))) for recipe in recipes]
+        feed = Feed(lambda: self._shots(self._model, seeds, recipes), films)
+        with self._lock:
+            self._feeds.add(feed)
+        feed.start()
+        return feed
+
+    def _leave(self, feed: Feed) -> None:
+        feed.stop()
+        with self._lock:
+            self._feeds.discard(feed)
+            if feed.calls:
+                self._pace = self._pace.measured(feed.images, feed.seconds / feed.calls)
+
+    def _duration(self, model: str, seeds: Sequence[int], recipes: Sequence[Recipe]) -> int:
+        """The seconds to ask for; spaces passes what the wrapped function gets."""
+        return self._pace.duration(len(seeds), sum(recipe.steps for recipe in recipes))
+
+    def _cpu(self) -> LocalBackend:
+        with self._lock:
+            if self._local is None:
+                self._local = LocalBackend(DiffusionModel.from_pretrained(self._model, "cpu"))
+            return self._local
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What earlier runs tell about how long the next will take."""
+
+    seconds: Mapping[int, float] = field(default_factory=dict)  # of a call, by images in it
+
+    def measured(self, images: int, seconds: float) -> Pace:
+        """With one more run; the newest of each size counts."""
+        return Pace({**self.seconds, images: seconds})
+
+    def duration(self, images: int, calls: int) -> int:
+        """Whole seconds to ask for, so that the run is done within them."""
+        seconds = math.ceil(START + MARGIN * calls * self.call(images))
+        return min(max(seconds, SHORTEST), LONGEST)
+
+    def call(self, images: int) -> float:
+        """The seconds of one call, at most.
+
+        More images make a call longer, but no more than in proportion: both ways, every size
+        that was measured gives a bound, and the lowest is the closest.
+        """
+        bounds = (seconds * max(images / n, 1) for n, seconds in self.seconds.items())
+        return min(bounds, default=CALL)
+
+
+class Feed:
+    """A thread that draws one run's pictures from the GPU into films, as fast as they come."""
+
+    def __init__(self, run: Callable[[], Iterator[Shot]], films: Sequence[Film]):
+        self.films = films
+        self.images, self.seconds = 0, 0.0
+        self._run = run
+        self._stopped = threading.Event()
+        # In this context, spaces finds whose quota counts.
+        drain = contextvars.copy_context().run
+        self._thread = threading.Thread(
+            target=drain, args=(self._drain,), name="zerogpu", daemon=True
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody wants any more of it."""
+        return self._stopped.is_set()
+
+    @property
+    def begun(self) -> bool:
+        """Whether any picture has come."""
+        return any(film.reached >= 0 for film in self.films)
+
+    @property
+    def calls(self) -> int:
+        """Network calls made, as far as is known."""
+        return sum(max(film.reached, 0) for film in self.films)
+
+    def start(self) -> None:
+        """Ask for the GPU and take what it draws."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the GPU go after the picture that comes next; who still looks is told now."""
+        self._stopped.set()
+        self._end()
+
+    def join(self, seconds: float) -> None:
+        """Wait, but no longer than that, until the GPU is let go."""
+        self._thread.join(seconds)
+
+    def _drain(self) -> None:
+        try:
+            with contextlib.closing(self._run()) as arriving:
+                for pane, calls, level, seconds, pictures in arriving:
+                    if self.stopped:
+                        break
+                    self.images, self.seconds = len(pictures), seconds
+                    self.films[pane].add(Still(calls, level, seconds, pictures))
+        except Exception as error:  # a visitor without quota, a worker that was killed, and more
+            log.warning("a run on the GPU ended early: %s", error, exc_info=True)
+        self._end()
+
+    def _end(self) -> None:
+        for film in self.films:
+            if not film.done:
+                film.fail(wording.GPU_LOST)
+
+
+def shots(model: str, seeds: Sequence[int], recipes: Sequence[Recipe]) -> Iterator[Shot]:
+    """On the GPU: every pane's pictures in step, those that a film keeps."""
+    loaded = _models().get(model).model
+    _warm_up(loaded, seeds)
+    panes = [_pane(loaded, seeds, recipe) for recipe in recipes]
+    films = [Film(calls=len(recipe.plan(loaded.schedule))) for recipe in recipes]
+    begun = time.perf_counter()
+    for calls, step in enumerate(zip_longest(*panes)):
+        for pane, (film, come) in enumerate(zip(films, step, strict=True)):
+            if come and film.wants(calls):
+                level, x = come
+                pictures = to_uint8(x)  # waits for the GPU, so it comes before the clock
+                yield pane, calls, level, time.perf_counter() - begun, pictures
+
+
+@cache
+def _models() -> Residents:
+    """This process's models: one that outlives the call loads again only what has changed."""
+    return Residents(pick_device())
+
+
+@torch.no_grad()
+def _warm_up(model: DiffusionModel, seeds: Sequence[int]) -> None:
+    """One call that nobody sees: the first takes long, and what is broken breaks here."""
+    t = torch.full((len(seeds),), model.schedule.T, device=model.device)
+    x = Noise(seeds, model.shape, model.device)(model.schedule.T)
+    to_uint8(model.denoiser()(x, t)[0])
+
+
+def _pane(
+    model: DiffusionModel, seeds: Sequence[int], recipe: Recipe
+) -> Iterator[tuple[int, Tensor]]:
+    """The level and x before the first call and after each."""
+    noise = Noise(seeds, model.shape, model.device)
+    start = noise(model.schedule.T)
+    plan, denoise = recipe.plan(model.schedule), model.denoiser(clip=recipe.clip)
+    frames = sample(denoise, plan, start, noise)
+    return chain([(model.schedule.T, start)], ((frame.s, frame.x) for frame in frames))

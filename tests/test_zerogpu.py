@@ -1,0 +1,390 @@
+"""A borrowed GPU: every run against a scheduler that behaves like that of Spaces.
+
+Forking a process that has run torch's threads can hang, so each of these tests runs in a fresh
+one, which has a single thread of torch and never runs the network before it forks.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import emulated_spaces
+import numpy as np
+import pytest
+import torch
+from emulated_spaces import scheduler
+
+from demo import wording
+from demo.backend import Note, RunEnded, Tick
+from demo.settings import read_comparison
+from demo.zerogpu import LONGEST, SHORTEST, START, Feed, Pace, ZeroGPUBackend
+from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
+from diffusion.film import Film
+from diffusion.model import ready
+from diffusion.recipe import draw
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 60  # seconds that a process may take
+
+
+def elsewhere(test):
+    """Run the test in a process of its own, which is ended with all its workers."""
+
+    @functools.wraps(test)
+    def start(tmp_path):
+        log = tmp_path / "log"
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                [sys.executable, __file__, test.__name__, str(tmp_path)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+            try:
+                process.wait(LIMIT)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 0, log.read_text()
+
+    return start
+
+
+def save(folder, seed=0):
+    """A random model that looks at x and t, its zero-initialised layers filled."""
+    torch.manual_seed(seed)
+    network = UNet(UNetConfig(size=16, widths=(16,)))
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    model = DiffusionModel(ready(network), Schedule.cosine())
+    model.save_pretrained(folder)
+    return model
+
+
+def comparison(**fields):
+    given = {"seed": 3, "faces": 4, "ddpm_steps": 7, "ddim_steps": 4, "eta": 0}
+    return read_comparison(**{**given, **fields}, T=1000)
+
+
+def watched(backend, asked, most=None):
+    """All that a visitor sees of one run who leaves after `most` of it."""
+
+    async def watch():
+        seen = []
+        async with contextlib.aclosing(backend.stream(asked)) as stream:
+            async for one in stream:
+                seen.append(one)
+                if len(seen) == most:
+                    break
+        return seen
+
+    return asyncio.run(asyncio.wait_for(watch(), LIMIT))
+
+
+@contextlib.contextmanager
+def only_in_workers(delay=0.0):
+    """The network may run where the GPU is and nowhere else; gives the number of its calls."""
+    forward, calls = UNet.forward, emulated_spaces.fork.Value("i", 0)
+
+    def guarded(self, *inputs):
+        assert emulated_spaces.in_worker, "no CUDA in the page's own process"
+        calls.value += 1
+        time.sleep(delay)
+        return forward(self, *inputs)
+
+    UNet.forward = guarded
+    yield calls
+    UNet.forward = forward
+
+
+def assert_drawn_by(model, asked, ticks):
+    """Every tick shows what the plain loop has after so many calls."""
+    for pane, recipe in enumerate(asked.recipes):
+        expected = {}
+
+        def keep(first, done, x, expected=expected):
+            expected[done] = x.clone()
+
+        last = draw(model, asked.seeds, recipe, watch=keep)
+        np.testing.assert_array_equal(ticks[-1].pictures[pane], last)
+        for tick in ticks:
+            x = expected[tick.calls[pane]]
+            pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+            np.testing.assert_array_equal(tick.pictures[pane], pixels.numpy())
+
+
+def wait_for_threads():
+    """Until no thread of a run is left; fails when one stays."""
+    for thread in threading.enumerate():
+        if thread.name in ("zerogpu", "taking"):
+            thread.join(10)
+            assert not thread.is_alive(), thread.name
+
+
+@elsewhere
+def test_frames_from_the_gpu_are_those_of_the_plain_loop(tmp_path):
+    model, asked = save(tmp_path), comparison(eta=0.5)
+    backend = ZeroGPUBackend(tmp_path)
+    with only_in_workers() as calls:
+        ticks = watched(backend, asked)
+    assert [tick.calls for tick in ticks] == [
+        (0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 4), (7, 4),
+    ]  # fmt: skip
+    assert calls.value == 12  # one that nobody sees
+    assert_drawn_by(model, asked, ticks)
+    wait_for_threads()
+    with only_in_workers():
+        many = watched(backend, comparison(faces=1, ddpm_steps=600, ddim_steps=3), most=9)
+    assert [tick.calls for tick in many] == [
+        (0, 0), (0, 1), (0, 2), (3, 3), (6, 3), (9, 3), (12, 3), (15, 3), (18, 3),
+    ]  # fmt: skip
+    wait_for_threads()
+    assert scheduler.workers == 2
+
+
+@elsewhere
+def test_a_reused_worker_draws_with_the_weights_that_were_trained_meanwhile(tmp_path):
+    old, asked = save(tmp_path), comparison()
+    scheduler.reuse = True
+    backend = ZeroGPUBackend(tmp_path)
+    with only_in_workers():
+        before = watched(backend, asked)
+        new = save(tmp_path, seed=1)
+        after = watched(backend, asked)
+    assert scheduler.workers == 1
+    assert_drawn_by(old, asked, before)
+    assert_drawn_by(new, asked, after)
+    assert (before[-1].pictures[0] != after[-1].pictures[0]).any()
+
+
+@elsewhere
+def test_without_quota_the_run_goes_on_with_the_cpu_and_says_so(tmp_path):
+    model, asked = save(tmp_path), comparison()
+    scheduler.refusal = "You have exceeded your ZeroGPU quota"
+    backend = ZeroGPUBackend(tmp_path)
+    note, *ticks = watched(backend, asked)
+    assert note == Note(wording.CPU_INSTEAD)
+    assert_drawn_by(model, asked, ticks)
+    wait_for_threads()
+    scheduler.refusal = None
+    with only_in_workers():  # the next visitor has quota
+        ticks = watched(backend, asked)
+    assert_drawn_by(model, asked, ticks)
+    backend.close()
+    assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+
+
+@elsewhere
+def test_a_gpu_that_fails_before_the_first_picture_is_replaced_by_the_cpu(tmp_path):
+    model, asked = save(tmp_path), comparison()
+    scheduler.kill_after = 0
+    backend = ZeroGPUBackend(tmp_path)
+    note, *ticks = watched(backend, asked)
+    assert note == Note(wording.CPU_INSTEAD)
+    assert_drawn_by(model, asked, ticks)
+    scheduler.kill_after = None
+    with only_in_workers():
+        UNet.forward = broken  # as on a GPU that torch has no kernels for
+        stream = watched(backend, comparison(faces=1), most=1)
+    assert stream == [Note(wording.CPU_INSTEAD)]
+
+
+def broken(*_):
+    raise RuntimeError("no kernel image is available for execution on the device")
+
+
+@elsewhere
+def test_a_stopped_run_lets_the_gpu_go_within_a_few_calls_and_leaves_no_thread(tmp_path):
+    save(tmp_path)
+    scheduler.reuse = True
+    backend = ZeroGPUBackend(tmp_path)
+    with only_in_workers(delay=0.03) as calls:
+        watched(backend, comparison(ddpm_steps=250, ddim_steps=250), most=4)
+        made = calls.value
+        wait_for_threads()
+        assert calls.value - made <= 20  # of 500; two would do on a machine that does nothing else
+        assert scheduler.stopped == 1
+        made = calls.value
+        time.sleep(0.3)
+        assert calls.value == made
+        # The worker is fit for the next visitor, and closing the page ends his run too.
+        seen = asyncio.run(closed_in_mid_run(backend))
+    assert scheduler.workers == 1
+    assert isinstance(seen, RunEnded)
+    wait_for_threads()
+    assert scheduler.stopped == 2
+
+
+async def closed_in_mid_run(backend):
+    stream = backend.stream(comparison(ddpm_steps=250, ddim_steps=250))
+    try:
+        await anext(stream)
+        await asyncio.to_thread(backend.close)
+        async for _ in stream:
+            pass
+    except RunEnded as ended:
+        return ended
+
+
+@elsewhere
+def test_a_worker_that_dies_in_mid_run_ends_it_in_one_sentence(tmp_path):
+    save(tmp_path)
+    scheduler.kill_after = 8
+    backend, seen = ZeroGPUBackend(tmp_path), []
+
+    async def watch():
+        async for tick in backend.stream(comparison(ddpm_steps=40, ddim_steps=40)):
+            seen.append(tick)
+
+    with only_in_workers(delay=0.02), pytest.raises(RunEnded) as ended:
+        asyncio.run(asyncio.wait_for(watch(), LIMIT))
+    assert str(ended.value) == wording.GPU_LOST
+    assert seen
+    assert all(isinstance(tick, Tick) for tick in seen)
+    wait_for_threads()
+
+
+@elsewhere
+def test_the_seconds_asked_for_follow_those_that_were_measured(tmp_path):
+    save(tmp_path)
+    backend, asked = ZeroGPUBackend(tmp_path), comparison(ddpm_steps=100, ddim_steps=100)
+    guessed = Pace().duration(4, 200)
+    scheduler.second = 0.05
+    with only_in_workers(delay=0.05):
+        with pytest.raises(RunEnded):  # its time is over long before its 200 calls are made
+            watched(backend, asked)
+        wait_for_threads()
+        assert scheduler.asked == [guessed]
+        scheduler.second = 1.0
+        watched(backend, asked, most=2)
+        wait_for_threads()
+    # 0.05 s a call, and what the machine takes beside it.
+    assert START + 1.5 * 200 * 0.05 <= scheduler.asked[1] <= LONGEST
+    assert scheduler.asked[1] > guessed
+    with only_in_workers():
+        for _ in range(2):
+            watched(backend, comparison(), most=None)
+    assert scheduler.asked[-1] < guessed
+
+
+@elsewhere
+def test_the_scheduler_finds_the_visitor_behind_the_page(tmp_path):
+    from gradio.context import LocalContext
+    from gradio_client import Client
+
+    from demo.page import build, launch_options
+
+    save(tmp_path)
+    scheduler.find_visitor = lambda: LocalContext.request.get().headers["x-ip-token"]
+    page = build(ZeroGPUBackend(tmp_path))
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    client = Client(address, verbose=False, headers={"x-ip-token": "somebody's"})
+    with only_in_workers():
+        job = client.submit("3", 1, "5", "3", "0", api_name="/compare")
+        messages = job.outputs() if job.result(timeout=LIMIT) else []
+    page.close()
+    assert messages[-1]["done"]
+    assert not [message for message in messages if message["type"] == "aside"]
+    assert scheduler.visitors == ["somebody's"]
+
+
+def test_the_app_borrows_a_gpu_where_spaces_lends_one(tmp_path):
+    save(tmp_path / "model")
+    (tmp_path / "spaces.py").write_text(
+        "import sys\n"
+        "assert 'torch' not in sys.modules, 'spaces has to come before torch'\n"
+        "from emulated_spaces import GPU, gradio_auto_wrap\n"
+    )
+    script = (
+        "import app; from argparse import Namespace\n"
+        f"options = Namespace(model={str(tmp_path / 'model')!r}, device='auto')\n"
+        "print(type(app.choose_backend(options)).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={
+            **os.environ,
+            "SPACES_ZERO_GPU": "true",
+            "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "tests"))),
+        },
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.stdout.strip() == "ZeroGPUBackend", done.stderr
+
+
+@elsewhere
+def test_elsewhere_nothing_of_ours_imports_spaces(tmp_path):
+    import builtins
+
+    save(tmp_path)
+    importers, plain_import = set(), builtins.__import__
+
+    def watch(name, globals=None, *rest, **more):
+        if name.split(".")[0] == "spaces":  # Gradio itself tries
+            importers.add((globals or {}).get("__name__", "").split(".")[0])
+        return plain_import(name, globals, *rest, **more)
+
+    del sys.modules["spaces"]
+    os.environ.pop("SPACES_ZERO_GPU", None)
+    builtins.__import__ = watch
+    import app
+
+    backend = app.choose_backend(Namespace(model=tmp_path, device="cpu"))
+    assert type(backend).__name__ == "LocalBackend"
+    assert importers <= {"gradio"}
+    backend.close()
+
+
+def test_a_first_guess_is_asked_for_before_anything_was_measured():
+    assert Pace().duration(4, 120) == 12
+    assert Pace().duration(16, 2000) == 68
+
+
+def test_a_size_that_was_never_measured_is_bounded_by_those_that_were():
+    pace = Pace().measured(1, 0.01).measured(16, 0.04)
+    assert pace.call(1) == 0.01
+    assert pace.call(16) == 0.04
+    assert pace.call(4) == 0.04  # less than sixteen take, and than four times what one takes
+    assert pace.call(2) == 0.02
+    assert pace.call(32) == 0.08
+    assert pace.measured(1, 0.5).call(1) == 0.04
+
+
+def test_the_seconds_asked_for_stay_within_what_a_visitor_has():
+    assert Pace().measured(1, 1e-6).duration(1, 2) >= SHORTEST
+    assert Pace().measured(16, 9.0).duration(16, 2000) == LONGEST
+
+
+def test_an_end_without_the_last_picture_is_told_too():
+    films = [Film(calls=2)]
+    feed = Feed(lambda: iter_shots((0, 0, 1000, 0.0, np.zeros((1, 2, 2, 3), np.uint8))), films)
+    feed.start()
+    feed.join(10)
+    assert films[0].problem == wording.GPU_LOST
+    assert feed.begun
+
+
+def iter_shots(*shots):
+    yield from shots
+
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(LIMIT - 10, exit=True)  # where it hangs
+    torch.set_num_threads(1)
+    sys.modules["spaces"] = emulated_spaces
+    globals()[sys.argv[1]].__wrapped__(Path(sys.argv[2]))
