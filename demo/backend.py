@@ -83,8 +83,9 @@ class LocalBackend:
         # On another thread: a model may have to be loaded first.
         showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL))
         with showing:
-            async for tick in follow(showing.films):
-                yield tick
+            async with contextlib.aclosing(follow(showing.films)) as ticks:
+                async for tick in ticks:
+                    yield tick
 
     def describe(self) -> str:
         """See Backend."""
