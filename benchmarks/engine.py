@@ -7,12 +7,14 @@ machine disturbs both sides of a ratio alike.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,150 +25,145 @@ from demo.backend import follow
 from demo.recorded import MODEL
 from demo.settings import Comparison
 from diffusion import DiffusionModel, Noise, sample
-from diffusion.device import pick_device
-from diffusion.engine import Engine, Showing
+from diffusion.batching import measure
+from diffusion.device import apart, pick_device
+from diffusion.engine import Engine
 from diffusion.film import Film
 from diffusion.pictures import to_uint8
 from diffusion.recipe import Recipe, draw
 from diffusion.residents import Residents
+from diffusion.slots import Capacity
 from diffusion.walks import Request
-
-LONG = Recipe("ddpm", 1000)
 
 
 def main(device: str = "auto", rounds: int = 7) -> None:
     """Print one table: what is measured, the ratio, and the goal."""
     model = DiffusionModel.from_pretrained(MODEL, pick_device(device))
-    residents = Residents(model.device)
-    residents.keep("m", model)
-    engine = Engine(residents, finished=0)  # nothing is remembered: every run is computed
-    engine.start("m")
-    _drawn(engine, [_request(Recipe("ddim", 2))])
-    print(f"{model.device.type}, {torch.get_num_threads()} threads; {engine.capacity}\n")
+    bench = Bench(model, apart(measure, model), rounds)
+    print(f"{model.device.type}, {torch.get_num_threads()} threads; {bench.capacity}\n")
     ddim, ddpm = Recipe("ddim", 50), Recipe("ddpm", 50)
-    for name, goal, ratio in (
-        ("plain loop / bare network, DDIM-50, 4 faces", 1.03, _loop(model, ddim, rounds)),
-        ("engine / bare network, DDIM-50, 4 faces", 1.03, _overhead(engine, model, ddim, rounds)),
-        ("engine / bare network, DDPM-50, 4 faces", 1.03, _overhead(engine, model, ddpm, rounds)),
-        ("comparison with a viewer / without", 1.05, _viewer(engine, model, rounds)),
-        ("eight DDIM-50 of 4 faces / one batch of 32", 1.1, _eight(engine, model, rounds)),
-        ("one-face DDIM-20 among fifteen DDPM-1000 / alone", 4.0, _among(engine, rounds)),
+    for name, goal, work in (
+        ("plain loop / bare network, DDIM-50, 4 faces", 1.03, lambda: bench.loop(ddim)),
+        ("engine / bare network, DDIM-50, 4 faces", 1.03, lambda: bench.overhead(ddim)),
+        ("engine / bare network, DDPM-50, 4 faces", 1.03, lambda: bench.overhead(ddpm)),
+        ("comparison with a viewer / without", 1.05, bench.viewer),
+        ("eight DDIM-50 of 4 faces / one batch of 32", 1.1, bench.eight),
+        ("one-face DDIM-20 among fifteen DDPM-1000 / alone", 4.0, bench.among),
     ):
-        print(f"{name:<50} {ratio:6.3f}   goal: at most {goal}")
+        print(f"{name:<50} {work():6.3f}   goal: at most {goal}", flush=True)
     print()
-    for name, off in _differences(engine, model):
+    for name, off in bench.differences():
         p99 = np.percentile(off, 99)
         print(f"{name:<50} mean {off.mean():.4f}, p99 {p99:.0f}, max {off.max()} of 255")
-    engine.close()
 
 
-def _overhead(engine: Engine, model: DiffusionModel, recipe: Recipe, rounds: int) -> float:
-    return _ratio(lambda: _drawn(engine, [_request(recipe)]), _bare(model, recipe, 4), rounds)
+@dataclass(frozen=True)
+class Bench:
+    """One model on one machine; only one thread computes at any time."""
 
+    model: DiffusionModel
+    capacity: Capacity
+    rounds: int
 
-def _loop(model: DiffusionModel, recipe: Recipe, rounds: int) -> float:
-    return _ratio(lambda: draw(model, range(4), recipe, batch=4), _bare(model, recipe, 4), rounds)
+    def loop(self, recipe: Recipe) -> float:
+        """`draw` against the network alone."""
+        ours = partial(apart, draw, self.model, range(4), recipe, 4)
+        return self._ratio(ours, partial(apart, self._bare, recipe))
 
+    def overhead(self, recipe: Recipe) -> float:
+        """The engine against the network alone."""
+        ours = partial(self._drawn, [_request(recipe)])
+        return self._ratio(ours, partial(apart, self._bare, recipe))
 
-def _bare(model: DiffusionModel, recipe: Recipe, images: int) -> Callable[[], None]:
-    """The network alone, as often as a recipe calls it."""
-    x = torch.randn(images, *model.shape, device=model.device)
-    plan = recipe.plan(model.schedule)
-    times = [torch.full((images,), float(row.t), device=model.device) for row in plan]
+    def viewer(self) -> float:
+        """Both panes of a comparison, every still compressed for a page, against nobody looking."""
+        recipes = Recipe("ddpm", 100), Recipe("ddim", 20)
+        requests = [_request(recipe) for recipe in recipes]
 
-    @torch.no_grad()
-    def calls() -> None:
-        for t in times:
-            output = model.network(x, t)
-        output[0, 0, 0, 0].item()
+        def watching() -> None:
+            asyncio.run(self._watched(requests, Comparison(0, 4, recipes)))
 
-    return calls
+        pace, backend.INTERVAL = backend.INTERVAL, 0.0  # the time of computing, not of looking
+        try:
+            return self._ratio(watching, partial(self._drawn, requests))
+        finally:
+            backend.INTERVAL = pace
 
+    def eight(self) -> float:
+        """Eight visitors at once against their pictures in one batch."""
+        recipe = Recipe("ddim", 50)
+        visitors = [[_request(recipe, seed=4 * i)] for i in range(8)]
+        one_batch = partial(apart, draw, self.model, range(32), recipe, 32)
+        return self._ratio(partial(self._drawn, *visitors), one_batch)
 
-def _viewer(engine: Engine, model: DiffusionModel, rounds: int) -> float:
-    """Both panes of a comparison, every still compressed for the page, against nobody looking."""
-    recipes = Recipe("ddpm", 100), Recipe("ddim", 20)
-    comparison = Comparison(0, 4, recipes)
+    def among(self) -> float:
+        """A short request in a crowd of long ones against the same alone."""
+        short = [_request(Recipe("ddim", 20), images=1)]
+        with self._engine() as engine:
+            alone = [_seconds(partial(_draw, engine, short)) for _ in range(self.rounds)]
+            long = Recipe("ddpm", 1000)
+            crowd = [engine.submit([_request(long, seed=100 * i)]) for i in range(1, 16)]
+            _wait([showing.films[0] for showing in crowd], calls=4)
+            among = [_seconds(partial(_draw, engine, short)) for _ in range(self.rounds)]
+        return statistics.median(among) / statistics.median(alone)
 
-    async def watch() -> None:
-        with engine.submit([_request(recipe) for recipe in recipes]) as showing:
-            before = None
+    def differences(self) -> list[tuple[str, np.ndarray]]:
+        """Pictures of the engine against those of the plain loop: 64 seeds, DDIM-50."""
+        visitors = [[_request(Recipe("ddim", 50), seed=4 * i)] for i in range(16)]
+        low = replace(self, model=replace(self.model, network=_bfloat16(self.model.network)))
+        plain, plain_low = (
+            np.concatenate([apart(_plain, bench.model, asked) for [asked] in visitors]).astype(int)
+            for bench in (self, low)
+        )
+        alone = np.concatenate([self._drawn(requests)[0] for requests in visitors])
+        together = np.concatenate(self._drawn(*visitors))
+        together_low = np.concatenate(low._drawn(*visitors))
+        return [
+            ("fp32, alone, against the plain loop", np.abs(alone - plain)),
+            ("fp32, among strangers", np.abs(together - plain)),
+            ("bf16, among strangers, against bf16 alone", np.abs(together_low - plain_low)),
+            ("bf16, alone, against fp32", np.abs(plain_low - plain)),
+        ]
+
+    @contextlib.contextmanager
+    def _engine(self) -> Iterator[Engine]:
+        residents = Residents(self.model.device)
+        residents.keep("m", self.model)
+        engine = Engine(residents, self.capacity, finished=0)  # every run is computed
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    def _drawn(self, *visitors: list[Request]) -> list[np.ndarray]:
+        with self._engine() as engine:
+            return _draw(engine, *visitors)
+
+    async def _watched(self, requests: list[Request], comparison: Comparison) -> None:
+        schedule, before = self.model.schedule, None
+        with self._engine() as engine, engine.submit(requests) as showing:
             async for tick in follow(showing.films):
-                await asyncio.to_thread(
-                    messages.frame, "run", 1, tick, before, comparison, model.schedule
-                )
+                await asyncio.to_thread(messages.frame, "", 1, tick, before, comparison, schedule)
                 before = tick
 
-    pace, backend.INTERVAL = backend.INTERVAL, 0.0  # the time of computing, not of watching
-    try:
-        return _ratio(
-            lambda: asyncio.run(watch()),
-            lambda: _drawn(engine, [_request(recipe) for recipe in recipes]),
-            rounds,
-        )
-    finally:
-        backend.INTERVAL = pace
+    @torch.no_grad()
+    def _bare(self, recipe: Recipe) -> None:
+        """The network alone on four images, as often as the recipe calls it."""
+        x = torch.zeros(4, *self.model.shape, device=self.model.device)
+        for row in recipe.plan(self.model.schedule):
+            t = torch.full((4,), float(row.t), device=x.device)
+            output = self.model.network(x, t)
+        output[0, 0, 0, 0].item()
+
+    def _ratio(self, ours: Callable[[], object], theirs: Callable[[], object]) -> float:
+        """The median of ours / theirs, measured in turns."""
+        ours(), theirs()
+        return statistics.median(_seconds(ours) / _seconds(theirs) for _ in range(self.rounds))
 
 
-def _eight(engine: Engine, model: DiffusionModel, rounds: int) -> float:
-    recipe = Recipe("ddim", 50)
-    return _ratio(
-        lambda: _drawn(engine, *([_request(recipe, seed=4 * i)] for i in range(8))),
-        lambda: draw(model, range(32), recipe, batch=32),
-        rounds,
-    )
-
-
-def _among(engine: Engine, rounds: int) -> float:
-    def once() -> float:
-        return _seconds(lambda: _drawn(engine, [_request(Recipe("ddim", 20), images=1)]))
-
-    alone = [once() for _ in range(rounds)]
-    crowd = [engine.submit([_request(LONG, seed=100 * i)]) for i in range(1, 16)]
-    _wait([showing.films[0] for showing in crowd], calls=4)
-    among = [once() for _ in range(rounds)]
-    for showing in crowd:
-        showing.close()
-    return statistics.median(among) / statistics.median(alone)
-
-
-def _differences(engine: Engine, model: DiffusionModel) -> list[tuple[str, np.ndarray]]:
-    """Pictures of the engine against those of the plain loop, 64 seeds by DDIM-50."""
-    recipe = Recipe("ddim", 50)
-    asked = [_request(recipe, seed=4 * i) for i in range(16)]
-    plain = np.stack([_plain(model, request) for request in asked]).astype(int)
-    alone = [_drawn(engine, [request])[0] for request in asked]
-    together = _drawn(engine, *([request] for request in asked))
-    rows = [
-        ("fp32, alone, against the plain loop", np.abs(np.stack(alone) - plain)),
-        ("fp32, among strangers", np.abs(np.stack(together) - plain)),
-    ]
-    low = replace(model, network=deepcopy(model.network).bfloat16())
-    engine.models.keep("low", low)
-    asked = [replace(request, model="low") for request in asked]
-    plain_low = np.stack([_plain(low, request) for request in asked]).astype(int)
-    together = _drawn(engine, *([request] for request in asked))
-    return [
-        *rows,
-        ("bf16, among strangers, against bf16 alone", np.abs(np.stack(together) - plain_low)),
-        ("bf16, alone, against fp32", np.abs(plain_low - plain)),
-    ]
-
-
-def _plain(model: DiffusionModel, request: Request) -> np.ndarray:
-    noise = Noise(request.seeds, model.shape, model.device)
-    plan = request.recipe.plan(model.schedule)
-    *_, last = sample(model.denoiser(), plan, noise(model.schedule.T), noise)
-    return to_uint8(last.x)
-
-
-def _request(recipe: Recipe, seed: int = 0, images: int = 4) -> Request:
-    return Request("m", tuple(range(seed, seed + images)), recipe)
-
-
-def _drawn(engine: Engine, *visitors: list[Request]) -> list[np.ndarray]:
+def _draw(engine: Engine, *visitors: list[Request]) -> list[np.ndarray]:
     """The pictures of all visitors' requests, asked for at the same moment."""
-    showings: list[Showing] = [engine.submit(requests) for requests in visitors]
+    showings = [engine.submit(requests) for requests in visitors]
     films = [film for showing in showings for film in showing.films]
     _wait(films)
     for showing in showings:
@@ -184,10 +181,19 @@ def _wait(films: list[Film], calls: int | None = None) -> None:
         changed.clear()
 
 
-def _ratio(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> float:
-    """The median of ours / theirs, measured in turns."""
-    ours(), theirs()
-    return statistics.median(_seconds(ours) / _seconds(theirs) for _ in range(rounds))
+def _bfloat16(network: torch.nn.Module) -> torch.nn.Module:
+    return deepcopy(network).bfloat16()
+
+
+def _plain(model: DiffusionModel, request: Request) -> np.ndarray:
+    noise = Noise(request.seeds, model.shape, model.device)
+    plan = request.recipe.plan(model.schedule)
+    *_, last = sample(model.denoiser(), plan, noise(model.schedule.T), noise)
+    return to_uint8(last.x)
+
+
+def _request(recipe: Recipe, seed: int = 0, images: int = 4) -> Request:
+    return Request("m", tuple(range(seed, seed + images)), recipe)
 
 
 def _seconds(work: Callable[[], object]) -> float:

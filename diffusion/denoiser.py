@@ -55,7 +55,7 @@ class Denoiser:
         signal, noise = at_level(self.schedule, level, x)
         x0 = self._guided_x0(x, level, signal, noise)
         x0 = self._clipped(x0)
-        eps = (x - signal * x0) / noise  # re-derived, so that the pair explains x
+        eps = torch.addcmul(x, signal, x0, value=-1) / noise  # so that the pair explains x
         return torch.where(_expand(t == 0, x), x, x0), eps
 
     def _clipped(self, x0: Tensor) -> Tensor:
@@ -89,7 +89,8 @@ class Denoiser:
 def to_x0(prediction: str, output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
     """The clean image that a network's output means, given the image x it looked at."""
     if prediction == "v":
-        return signal * x - noise * output  # arXiv 2202.00512 appendix D
+        # arXiv 2202.00512 appendix D
+        return torch.addcmul(signal * x, noise, output, value=-1)
     if prediction == "eps":
         return (x - noise * output) / signal  # DDPM eq. 15, DDIM eq. 9
     if prediction == "dual":
@@ -105,8 +106,8 @@ def _gated_x0(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tenso
     """
     channels = x.shape[1]
     v, clean, gate = output.split([channels, channels, 1], dim=1)
-    x0 = signal * x - noise * v
-    return x0 + torch.sigmoid(gate - GATE_SHIFT) * (torch.tanh(clean) - x0)
+    x0 = torch.addcmul(signal * x, noise, v, value=-1)
+    return torch.lerp(x0, torch.tanh(clean), torch.sigmoid(gate - GATE_SHIFT))
 
 
 def output_channels(prediction: str, channels: int) -> int:

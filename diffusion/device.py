@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import torch
+
+Result = TypeVar("Result")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -39,3 +45,14 @@ def training_precision(device: torch.device) -> torch.dtype:
     else:
         native = False
     return torch.bfloat16 if native else torch.float32
+
+
+def apart(work: Callable[..., Result], *arguments: object) -> Result:
+    """Do some torch work on a thread that ends with it, and return what it returns.
+
+    OpenMP keeps a team of threads for every thread that ever computed. As soon as two such teams
+    are more than the cores, their members sleep where they would have spun, and every small
+    network runs at half its speed: a process should have one thread that computes.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(work, *arguments).result()

@@ -19,6 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from diffusion.denoiser import Denoiser, check_prediction
+from diffusion.device import apart
 from diffusion.files import replacing, write_json
 from diffusion.schedule import Schedule
 from diffusion.unet import UNet, UNetConfig
@@ -109,7 +110,10 @@ class DiffusionModel:
         folder = Path(name)
         if not (folder / CONFIG).is_file():
             folder = _download(str(name))
-        config = read_config(folder)
+        return apart(cls._load, folder, read_config(folder), device)
+
+    @classmethod
+    def _load(cls, folder: Path, config: Mapping, device: torch.device | str) -> DiffusionModel:
         try:
             network = UNet(UNetConfig(**config["network"]))
             schedule = Schedule(**config["schedule"])

@@ -51,8 +51,12 @@ class Noise:
 
     def __call__(self, level: int) -> Tensor:
         """(B, *shape) float32 on `device`, image i drawn from seeds[i] alone."""
-        rows = [noise(seed, level, self.shape, self.branch) for seed in self.seeds]
-        return torch.stack(rows).to(self.device)
+        draws = np.empty((len(self.seeds), *self.shape), dtype=np.float32)
+        for draw, seed in zip(draws, self.seeds, strict=True):
+            generator(seed, SAMPLING, level, self.branch).standard_normal(
+                out=draw, dtype=np.float32
+            )
+        return torch.from_numpy(draws).to(self.device)
 
 
 def check_seed(seed: int) -> None:

@@ -130,8 +130,17 @@ def mix(
     z: Tensor | None,
 ) -> Tensor:
     """One row's update; coefficients are floats, or tensors that broadcast over the batch."""
-    x = A * x0 + B * eps + C * x0_previous
-    return x if z is None else x + D * z
+    x = _plus(A * x0, B, eps)
+    if torch.is_tensor(C) or C:
+        x = _plus(x, C, x0_previous)
+    return x if z is None else _plus(x, D, z)
+
+
+def _plus(x: Tensor, coefficient: float | Tensor, y: Tensor) -> Tensor:
+    """x + coefficient·y in one pass over memory."""
+    if torch.is_tensor(coefficient):
+        return torch.addcmul(x, coefficient, y)
+    return torch.add(x, y, alpha=coefficient)
 
 
 def _ddim_step(schedule: Schedule, t: int, s: int, eta: float) -> Step:
