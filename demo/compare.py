@@ -127,17 +127,18 @@ async def _watch(
                 case Note(words):
                     yield messages.aside(viewer.run, words)
                 case Tick() if tick.done or not viewer.behind:
-                    viewer.sent += 1
                     # Compression on another thread: this one serves everybody.
-                    yield await asyncio.to_thread(
+                    message = await asyncio.to_thread(
                         messages.frame,
                         viewer.run,
-                        viewer.sent,
+                        viewer.sent + 1,
                         tick,
                         before,
                         comparison,
                         backend.schedule,
                     )
+                    viewer.send(messages.size(message))
+                    yield message
                     before = tick
 
 

@@ -69,6 +69,11 @@ def frame(
     return message
 
 
+def size(frame: dict) -> int:
+    """The bytes of a frame, nearly all of them its pictures."""
+    return sum(len(image) for image in frame["images"] if image)
+
+
 def aside(run: str, text: str) -> dict:
     """Something to say while a run waits or goes on."""
     return {"type": "aside", "run": run, "words": text}

@@ -7,7 +7,9 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-WINDOW = 12  # frames on the way to one browser before the next ones are skipped
+# What is on the way to one browser before the next frames are skipped: enough for a line with
+# much delay, and no more than a slow line carries in a second.
+WINDOW, WINDOW_BYTES = 12, 800_000
 
 
 @dataclass
@@ -16,12 +18,22 @@ class Viewer:
 
     run: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     sent: int = 0
-    acknowledged: int = 0
+    on_the_way: dict[int, int] = field(default_factory=dict)  # bytes by frame number
 
     @property
     def behind(self) -> bool:
         """Whether a frame sent now would only arrive late."""
-        return self.sent - self.acknowledged >= WINDOW
+        return len(self.on_the_way) >= WINDOW or sum(self.on_the_way.values()) >= WINDOW_BYTES
+
+    def send(self, size: int) -> None:
+        """The next frame, of so many bytes, is on the way."""
+        self.sent += 1
+        self.on_the_way[self.sent] = size
+
+    def receive(self, number: int) -> None:
+        """The browser has that frame, and those before it."""
+        for earlier in [sent for sent in self.on_the_way if sent <= number]:
+            del self.on_the_way[earlier]
 
 
 class Viewers:
@@ -46,8 +58,8 @@ class Viewers:
             return
         run, number = receipt.get("run"), receipt.get("number")
         viewer = self._open.get(run) if isinstance(run, str) else None
-        if viewer and isinstance(number, int) and viewer.acknowledged < number <= viewer.sent:
-            viewer.acknowledged = number
+        if viewer and isinstance(number, int) and number <= viewer.sent:
+            viewer.receive(number)
 
     def __len__(self) -> int:
         return len(self._open)

@@ -214,9 +214,11 @@ class Engine:
 
     def _full(self) -> str:
         work = sum(group.work for group in (*self._active, *self._line))
+        count = len(self._line)
+        waiting = "1 visitor waits" if count == 1 else f"{count} visitors wait"
         minutes = max(round(work / self.capacity.images_per_second / 60), 1)
         return (
-            f"{len(self._line)} visitors wait already; press Run again in about "
+            f"{waiting} already; press Run again in about "
             f"{minutes} {'minute' if minutes == 1 else 'minutes'}."
         )
 

@@ -10,7 +10,7 @@ from stand_ins import awaited
 from test_backend import Network, backend
 
 from demo import compare, messages
-from demo.viewers import WINDOW, Viewers
+from demo.viewers import WINDOW, WINDOW_BYTES, Viewers
 
 
 def pictures():
@@ -76,15 +76,29 @@ def test_a_viewer_that_is_behind_misses_frames_but_never_the_last():
 def test_receipts_of_strangers_count_for_nothing():
     viewers = Viewers()
     with viewers.watch() as viewer:
-        viewer.sent = 5
+        for _ in range(5):
+            viewer.send(100)
         for receipt in (None, 3, [], {}, {"run": viewer.run}, {"run": "x", "number": 1}):
             viewers.acknowledge(receipt)
         for number in (6, -1, "1", 1.5, None):
             viewers.acknowledge({"run": viewer.run, "number": number})
-        assert viewer.acknowledged == 0
+        assert list(viewer.on_the_way) == [1, 2, 3, 4, 5]
         viewers.acknowledge({"run": viewer.run, "number": 4})
         viewers.acknowledge({"run": viewer.run, "number": 2})
-        assert viewer.acknowledged == 4
+        assert list(viewer.on_the_way) == [5]
+
+
+def test_a_viewer_is_behind_by_frames_or_by_bytes():
+    with Viewers().watch() as viewer:
+        for _ in range(WINDOW):
+            assert not viewer.behind
+            viewer.send(10)
+        assert viewer.behind
+        viewer.receive(WINDOW)
+        viewer.send(WINDOW_BYTES - 1)
+        assert not viewer.behind
+        viewer.send(1)
+        assert viewer.behind
 
 
 def test_a_failing_network_ends_in_one_sentence():

@@ -41,11 +41,21 @@ def network():
     return Slowed(ready(unet))
 
 
+CAPACITY = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
+
+
 @pytest.fixture(scope="session")
-def address(network):
+def backend(network):
+    """Where the page's pictures are computed."""
+    backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), CAPACITY)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="session")
+def address(backend):
     """The running page's address."""
-    capacity = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
-    page = build(LocalBackend(DiffusionModel(network, Schedule.cosine()), capacity))
+    page = build(backend)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url
     page.close()

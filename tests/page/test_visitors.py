@@ -1,0 +1,159 @@
+"""Many visitors on one page: they share work, places and patience."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from gradio_client import Client
+
+from demo.backend import LocalBackend
+from demo.page import build, launch_options
+from diffusion import DiffusionModel, Schedule
+from diffusion.engine import Engine
+from diffusion.slots import Capacity
+
+pytestmark = pytest.mark.page
+
+
+def wait(until, seconds=20):
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def idle(backend, network):
+    """No run of another test goes on."""
+    network.delay = 0.0
+    wait(lambda: backend.engine.load == (0, 0))
+    network.calls = 0
+    yield
+    network.delay = 0.0
+
+
+def test_thirty_visitors_with_one_link_cost_one_run(address, network):
+    clients = [Client(address, verbose=False) for _ in range(30)]
+    network.delay = 0.01
+
+    def last(client):
+        return list(client.submit("900", 4, "40", "30", "0", api_name="/compare"))[-1]
+
+    with ThreadPoolExecutor(30) as visitors:
+        messages = list(visitors.map(last, clients))
+    assert network.calls == 40
+    assert all(message["done"] for message in messages)
+    assert len({tuple(message["images"]) for message in messages}) == 1
+
+
+def test_a_closed_tab_frees_its_place(browser, address, backend, network):
+    network.delay = 0.05
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#run")
+    page.fill("#seed input", "901")
+    page.fill("#ddpm_steps input", "900")
+    page.click("#run")
+    page.wait_for_selector(".stage[data-state=running]")
+    wait(lambda: network.calls > 5)
+    context.close()
+    wait(lambda: backend.engine.load == (0, 0))
+    made = network.calls
+    time.sleep(0.5)
+    assert network.calls <= made + 2
+
+
+def test_a_cancelled_call_frees_its_place(address, backend, network):
+    network.delay = 0.05
+    job = Client(address, verbose=False).submit("902", 4, "900", "20", "0", api_name="/compare")
+    wait(lambda: network.calls > 5)
+    job.cancel()
+    wait(lambda: backend.engine.load == (0, 0))
+    made = network.calls
+    time.sleep(0.5)
+    assert network.calls <= made + 2
+
+
+@pytest.fixture
+def narrow(network):
+    """A page where one comparison goes on, one waits, and the next is refused."""
+    backend = LocalBackend(
+        DiffusionModel(network, Schedule.cosine()),
+        Capacity(quick=2, full=2, images_per_second=20.0, in_flight=2),
+    )
+    backend.engine.close()
+    backend.engine = Engine(backend.engine.models, backend.engine.capacity, line=1)
+    page = build(backend)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    yield url
+    page.close()
+    backend.close()
+
+
+def test_the_line_tells_the_place_and_refuses_when_it_is_full(browser, narrow, network):
+    network.delay = 0.02
+    first = Client(narrow, verbose=False).submit("1", 1, "900", "900", "0", api_name="/compare")
+    wait(lambda: network.calls > 2)
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(narrow)
+    page.wait_for_selector("#run")
+    page.click("#run")
+    page.wait_for_function(
+        "document.querySelector('.stage .words').textContent.startsWith('Place 1 in line; ')"
+    )
+    assert "your turn comes within" in page.inner_text(".stage .words")
+    assert page.is_visible("#stop")
+    third = Client(narrow, verbose=False)
+    answer = third.predict("3", 1, "5", "5", "0", api_name="/compare")
+    assert answer["type"] == "problem"
+    assert answer["words"].startswith("1 visitor waits already; press Run again in about ")
+    network.delay = 0.0
+    first.cancel()
+    page.wait_for_selector(".stage[data-state=finished]", timeout=60_000)
+    assert "DDIM: 20 calls" in page.inner_text(".stage .words")
+    context.close()
+
+
+@pytest.mark.slow
+def test_a_slow_viewer_is_never_two_seconds_behind_and_sees_the_end(
+    screen, monkeypatch, backend, network
+):
+    from demo import messages
+
+    produced, original = {}, messages.frame
+
+    def frame(run, number, tick, *others):
+        produced[tick.calls[0]] = time.time()
+        return original(run, number, tick, *others)
+
+    monkeypatch.setattr("demo.compare.messages.frame", frame)
+    page = screen.page
+    line = page.context.new_cdp_session(page)
+    line.send("Network.enable")
+    slow = {"latency": 100, "downloadThroughput": 1_000_000, "uploadThroughput": 1_000_000}
+    line.send("Network.emulateNetworkConditions", {"offline": False, **slow})
+    page.evaluate(
+        """() => {
+            window.painted = {};
+            const counter = document.querySelector('.pane.ddpm .calls');
+            const note = () => {
+                const calls = parseInt(counter.textContent);
+                if (counter.textContent.endsWith('/ 240')) window.painted[calls] ??= Date.now();
+            };
+            const changes = {childList: true, characterData: true, subtree: true};
+            new MutationObserver(note).observe(counter, changes);
+        }"""
+    )
+    page.check("#faces input[value='16']", force=True)
+    screen.run(seed=903, ddpm_steps=240, ddim_steps=120)
+    screen.wait("finished")
+    painted = {int(calls): at / 1000 for calls, at in page.evaluate("window.painted").items()}
+    assert 240 in painted
+    behind = [at - produced[calls] for calls, at in painted.items()]
+    assert len(behind) > 20
+    assert max(behind) <= 2.0
+    print(f"{len(painted)} of 241 painted, at most {max(behind):.2f} s behind")
