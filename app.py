@@ -26,8 +26,12 @@ def main() -> None:
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
-    page = build(backend)
-    page.launch(server_name=options.host, server_port=options.port, **launch_options())
+    try:
+        build(backend).launch(
+            server_name=options.host, server_port=options.port, **launch_options()
+        )
+    finally:
+        backend.close()
 
 
 def choose_backend(options: argparse.Namespace) -> Backend:
