@@ -22,8 +22,9 @@ class Capacity:
         Large batches make the most of the machine when everybody has as far to go; where a
         short request is among long ones, it should not pay for their company.
         """
-        left = [claim.calls_left for claim in claims]
-        most = self.full if 2 * min(left) >= max(left) else self.quick
+        # By their whole length: of equals, one is always a little ahead.
+        calls = [max(claim.calls, claim.calls_left) for claim in claims]
+        most = self.full if 2 * min(calls) >= max(calls) else self.quick
         due = sum(claim.images for claim in claims)
         return math.ceil(due / math.ceil(due / most))  # 8 of at most 6 are 4 and 4
 
@@ -35,6 +36,7 @@ class Claim:
     images: int  # that are due
     calls_left: int  # until the visitor has everything
     served: int  # the last tick in which the visitor had a slot
+    calls: int = 0  # from the visitor's first to the last
 
 
 def share(claims: Sequence[Claim], slots: int, tick: int) -> list[int]:

@@ -172,7 +172,8 @@ class Group:
 
     def claim(self) -> Claim:
         """What the group would have computed next."""
-        return Claim(sum(walk.due for walk in self.due), self.calls_left, self.served)
+        due = sum(walk.due for walk in self.due)
+        return Claim(due, self.calls_left, self.served, max(len(w.plan) for w in self.wanted))
 
     def take(self, images: int) -> list[Part]:
         """That many of the images that are due."""

@@ -51,6 +51,11 @@ def test_equally_long_requests_fill_the_largest_batch():
     assert MACHINE.slots([Claim(4, 50, 0)] * 8) == 16
 
 
+def test_equals_of_which_one_is_ahead_still_fill_it():
+    ahead, others = Claim(4, 3, 0, calls=50), [Claim(4, 40, 0, calls=50)] * 7
+    assert MACHINE.slots([ahead, *others]) == 16
+
+
 def test_a_short_one_among_long_ones_is_not_kept_waiting_by_a_large_batch():
     assert MACHINE.slots([Claim(4, 1000, 0)] * 15 + [Claim(1, 20, 0)]) == 4
 
