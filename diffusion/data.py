@@ -49,6 +49,17 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the pictures came from; what their licence asks to be said."""
+
+    name: str
+    author: str
+    licence: str
+    url: str
+    note: str = ""  # what was done to the pictures before training
+
+
+@dataclass(frozen=True)
 class Images:
     """Decoded pictures: `pixels` uint8 (N, size, size, 3), memory-mapped, and their names."""
 
@@ -57,6 +68,7 @@ class Images:
     key: str  # of the content and the size
     skipped: int = 0  # files that looked like images and could not be read
     labels: Labels | None = None  # of every picture, where they are known
+    source: Source | None = None  # where that is known
 
     def __len__(self) -> int:
         return len(self.names)
@@ -72,12 +84,20 @@ class Images:
         return np.sort(order[: len(self) - held_out]), np.sort(order[len(self) - held_out :])
 
 
-def load_images(source: str | Path, size: int, progress: bool = True) -> Images:
+def load_images(
+    source: str | Path, size: int, progress: bool = True, complete: bool = False
+) -> Images:
     """Decode a folder, .zip or .tgz of images to size×size RGB on white, or open the cache of it.
 
-    Broken images are skipped and counted. Raises DataError, in one sentence, for a missing or
-    empty source, an archive whose paths leave it, or absurd sizes.
+    The name of a built-in style of cartoons is a source as well; its pictures may still be being
+    drawn, unless `complete` asks to wait for all of them and their labels. Broken images are
+    skipped and counted. Raises DataError, in one sentence, for a missing or empty source, an
+    archive whose paths leave it, or absurd sizes.
     """
+    from diffusion.cartoons import STYLES, load_cartoons
+
+    if str(source) in STYLES:
+        return load_cartoons(str(source), size, progress, complete)
     if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
         raise DataError(f"pictures of {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
     source = Path(source)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from diffusion.data import Source
 from diffusion.files import replacing
 from diffusion.model import CONFIG, WEIGHTS, DiffusionModel
 from diffusion.pictures import save_png, sheet
@@ -27,17 +27,6 @@ PREDICTS = {
     "x0": "the clean picture",
     "dual": "v, the clean picture and a gate between them for every pixel",
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the pictures came from; what their licence asks to be said."""
-
-    name: str
-    author: str
-    licence: str
-    url: str
-    note: str = ""  # what was done to the pictures before training
 
 
 def publish(

@@ -60,6 +60,7 @@ def test_a_finished_run_holds_all_that_its_folder_promises(run):
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "checkpoint.safetensors",
         "config.json",
+        "lock",
         "metrics.jsonl",
         "model",
         "previews",
