@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from demo.settings import Comparison
 from diffusion import DiffusionModel, Schedule
 from diffusion.engine import Engine
-from diffusion.film import Film, Place
+from diffusion.film import Film, Place, Still
 from diffusion.residents import Residents
 from diffusion.slots import Capacity
 from diffusion.walks import Request
@@ -26,11 +24,13 @@ MODEL = "shipped"
 class Tick:
     """Both panes after the same number of network calls; a pane that is done waits."""
 
-    calls: tuple[int, ...]  # made by each pane
-    levels: tuple[int, ...]  # that each pane has come to
-    seconds: tuple[float, ...]  # since the start, for each pane until it was done
-    pictures: tuple[np.ndarray, ...]  # per pane uint8 (faces, H, W, 3): x at its level
+    stills: tuple[Still, ...]  # one per pane
     done: bool
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """Network calls made by each pane."""
+        return tuple(still.calls for still in self.stills)
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,9 @@ async def follow(films: Sequence[Film]) -> AsyncIterator[Tick | Place]:
 
 
 def _tick(films: Sequence[Film], clock: int) -> Tick:
-    stills = [film.at(clock) for film in films]
-    return Tick(
-        calls=tuple(still.calls for still in stills),
-        levels=tuple(still.level for still in stills),
-        seconds=tuple(still.seconds for still in stills),
-        pictures=tuple(still.pictures for still in stills),
-        done=all(still.calls == film.calls for still, film in zip(stills, films, strict=True)),
-    )
+    stills = tuple(film.at(clock) for film in films)
+    done = all(still.calls == film.calls for still, film in zip(stills, films, strict=True))
+    return Tick(stills, done)
 
 
 def _next(films: Sequence[Film], clock: int) -> int:

@@ -50,17 +50,19 @@ def frame(
     `images` has one data URI per pane, None where nothing changed since the tick `before`, the
     last one that was sent. `quality` is that of noisy JPEGs.
     """
-    noise = [1 - schedule.alpha_bar[level].item() for level in tick.levels]
+    noise = [
+        1 - schedule.alpha_bar[level].item() for level in (still.level for still in tick.stills)
+    ]
     changed = [before is None or before.calls[i] < made for i, made in enumerate(tick.calls)]
     message = {
         "type": "frame",
         "run": run,
         "number": number,
         "calls": list(tick.calls),
-        "seconds": [round(seconds, 2) for seconds in tick.seconds],
+        "seconds": [round(still.seconds, 2) for still in tick.stills],
         "images": [
-            picture(pictures, share, quality) if new else None
-            for pictures, share, new in zip(tick.pictures, noise, changed, strict=True)
+            picture(still.x, share, quality) if new else None
+            for still, share, new in zip(tick.stills, noise, changed, strict=True)
         ],
         "done": tick.done,
     }
@@ -109,8 +111,8 @@ def tile(pictures: np.ndarray) -> np.ndarray:
 
 
 def _outcome(tick: Tick, comparison: Comparison) -> str:
-    quickest = sorted(range(len(tick.calls)), key=lambda i: tick.seconds[i])
+    quickest = sorted(range(len(tick.calls)), key=lambda i: tick.stills[i].seconds)
     return " ".join(
-        wording.result(comparison.recipes[i].sampler.upper(), tick.calls[i], tick.seconds[i])
+        wording.result(comparison.recipes[i].sampler.upper(), tick.calls[i], tick.stills[i].seconds)
         for i in quickest
     )

@@ -57,7 +57,7 @@ def comparison(**fields):
 def test_both_panes_begin_with_the_same_noise():
     first, *_ = watched(backend(), comparison())
     assert first.calls == (0, 0)
-    np.testing.assert_array_equal(*first.pictures)
+    np.testing.assert_array_equal(*(still.x for still in first.stills))
 
 
 def test_each_tick_is_one_call_of_each_pane_until_it_is_done():
@@ -66,21 +66,21 @@ def test_each_tick_is_one_call_of_each_pane_until_it_is_done():
         (0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 4), (7, 4),
     ]  # fmt: skip
     assert [tick.done for tick in ticks] == [False] * 7 + [True]
-    np.testing.assert_array_equal(ticks[4].pictures[1], ticks[-1].pictures[1])
-    assert ticks[4].seconds[1] == ticks[-1].seconds[1] < ticks[-1].seconds[0]
+    assert ticks[4].stills[1] is ticks[-1].stills[1]
+    assert ticks[-1].stills[1].seconds < ticks[-1].stills[0].seconds
 
 
 def test_the_page_draws_what_the_command_line_draws():
     source, asked = backend(), comparison()
     *_, last = watched(source, asked)
     model = source.engine.models.get(MODEL).model
-    for recipe, pictures in zip(asked.recipes, last.pictures, strict=True):
-        np.testing.assert_array_equal(pictures, draw(model, asked.seeds, recipe))
+    for recipe, still in zip(asked.recipes, last.stills, strict=True):
+        np.testing.assert_array_equal(still.x, draw(model, asked.seeds, recipe))
 
 
 def test_ddim_with_eta_one_lands_on_ddpm():
     *_, last = watched(backend(), comparison(ddpm_steps=6, ddim_steps=6, eta=1))
-    np.testing.assert_array_equal(*last.pictures)
+    np.testing.assert_array_equal(*(still.x for still in last.stills))
 
 
 def test_a_long_run_is_shown_in_few_ticks_with_both_ends(
@@ -118,7 +118,7 @@ def test_a_second_look_at_a_run_is_animated_again_without_a_call():
     assert network.calls == made
     for one, other in zip(first, again, strict=True):
         assert one.calls == other.calls
-        np.testing.assert_array_equal(one.pictures, other.pictures)
+        assert one.stills == other.stills
 
 
 def test_ticks_are_paced():

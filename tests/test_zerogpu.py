@@ -28,7 +28,7 @@ from demo.backend import Note, RunEnded, Tick
 from demo.settings import read_comparison
 from demo.zerogpu import LONGEST, SHORTEST, START, Feed, Pace, ZeroGPUBackend
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
-from diffusion.film import Film
+from diffusion.film import Film, Still
 from diffusion.model import ready
 from diffusion.recipe import draw
 
@@ -118,11 +118,11 @@ def assert_drawn_by(model, asked, ticks):
             expected[done] = x.clone()
 
         last = draw(model, asked.seeds, recipe, watch=keep)
-        np.testing.assert_array_equal(ticks[-1].pictures[pane], last)
+        np.testing.assert_array_equal(ticks[-1].stills[pane].x, last)
         for tick in ticks:
             x = expected[tick.calls[pane]]
             pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-            np.testing.assert_array_equal(tick.pictures[pane], pixels.numpy())
+            np.testing.assert_array_equal(tick.stills[pane].x, pixels.numpy())
 
 
 def wait_for_threads():
@@ -166,7 +166,7 @@ def test_a_reused_worker_draws_with_the_weights_that_were_trained_meanwhile(tmp_
     assert scheduler.workers == 1
     assert_drawn_by(old, asked, before)
     assert_drawn_by(new, asked, after)
-    assert (before[-1].pictures[0] != after[-1].pictures[0]).any()
+    assert (before[-1].stills[0].x != after[-1].stills[0].x).any()
 
 
 @elsewhere
@@ -372,7 +372,9 @@ def test_the_seconds_asked_for_stay_within_what_a_visitor_has():
 
 def test_an_end_without_the_last_picture_is_told_too():
     films = [Film(calls=2)]
-    feed = Feed(lambda: iter_shots((0, 0, 1000, 0.0, np.zeros((1, 2, 2, 3), np.uint8))), films)
+    feed = Feed(
+        lambda: iter_shots((0, Still(0, 1000, 0.0, np.zeros((1, 2, 2, 3), np.uint8)))), films
+    )
     feed.start()
     feed.join(10)
     assert films[0].problem == wording.GPU_LOST
