@@ -34,6 +34,13 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The run is accepted; what it draws comes into these films, one per pane."""
+
+    films: tuple[Film, ...]
+
+
+@dataclass(frozen=True)
 class Note:
     """Something the visitor should know while the run goes on."""
 
@@ -49,13 +56,22 @@ class Backend(Protocol):
 
     schedule: Schedule
     size: int  # side of a picture in pixels
+    weights: str  # which weights draw: diffusion.model.weights_hash, or ""
 
-    def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place | Note]:
+    def stream(
+        self, comparison: Comparison, alone: str = ""
+    ) -> AsyncIterator[Begun | Tick | Place | Note]:
         """The ticks of one run, at a pace that can be watched; closing it ends the work.
 
-        Before the first tick come places in the waiting line, if there is one. Raises ValueError
-        or RuntimeError, with a sentence for the visitor, when the run cannot be done.
+        Before the first tick come the run's films, and places in the waiting line if there is
+        one. With a name of its own in `alone`, the run is computed anew and without strangers.
+        Raises ValueError or RuntimeError, with a sentence for the visitor, when the run cannot
+        be done.
         """
+        ...
+
+    def images_per_second(self) -> float | None:
+        """How many images the network computes in a second; None until that is known."""
         ...
 
     def describe(self) -> str:
@@ -71,21 +87,28 @@ class LocalBackend:
     """An engine in this process: all visitors share one network, call by call."""
 
     def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
-        self.schedule, self.size = model.schedule, model.shape[1]
+        self.schedule, self.size, self.weights = model.schedule, model.shape[1], model.version
         self._device = model.device.type
         models = Residents(model.device)
         models.keep(MODEL, model)
         self.engine = Engine(models, capacity)
         self.engine.start(MODEL)
 
-    async def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place]:
+    async def stream(
+        self, comparison: Comparison, alone: str = ""
+    ) -> AsyncIterator[Begun | Tick | Place]:
         """See Backend."""
         # On another thread: a model may have to be loaded first.
-        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL))
+        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL, alone))
         with showing:
+            yield Begun(showing.films)
             async with contextlib.aclosing(follow(showing.films)) as ticks:
                 async for tick in ticks:
                     yield tick
+
+    def images_per_second(self) -> float | None:
+        """See Backend."""
+        return self.engine.images_per_second
 
     def describe(self) -> str:
         """See Backend."""
@@ -96,10 +119,10 @@ class LocalBackend:
         self.engine.close()
 
 
-def requests(comparison: Comparison, model: str) -> list[Request]:
+def requests(comparison: Comparison, model: str, alone: str = "") -> list[Request]:
     """One request for each pane."""
     seeds = tuple(comparison.seeds)
-    return [Request(model, seeds, recipe) for recipe in comparison.recipes]
+    return [Request(model, seeds, recipe, alone=alone) for recipe in comparison.recipes]
 
 
 async def follow(films: Sequence[Film]) -> AsyncIterator[Tick | Place]:

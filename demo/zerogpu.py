@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from demo import wording
-from demo.backend import LocalBackend, Note, RunEnded, Tick, follow
+from demo.backend import Begun, LocalBackend, Note, RunEnded, Tick, follow
 from demo.settings import Comparison
 from diffusion import DiffusionModel
 from diffusion.device import pick_device
@@ -54,7 +54,7 @@ class ZeroGPUBackend:
         import spaces  # exists on Spaces alone
 
         about = DiffusionModel.from_pretrained(model)
-        self.schedule, self.size = about.schedule, about.shape[1]
+        self.schedule, self.size, self.weights = about.schedule, about.shape[1], about.version
         self._model = str(model)
         self._pace = Pace()
         self._shots = spaces.GPU(duration=self._duration)(shots)
@@ -62,10 +62,13 @@ class ZeroGPUBackend:
         self._local: LocalBackend | None = None
         self._lock = threading.Lock()  # around _feeds and _local
 
-    async def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place | Note]:
-        """See Backend."""
+    async def stream(
+        self, comparison: Comparison, alone: str = ""
+    ) -> AsyncIterator[Begun | Tick | Place | Note]:
+        """See Backend; every run on a borrowed GPU is alone."""
         feed = self._feed(comparison)
         try:
+            yield Begun(feed.films)
             async with contextlib.aclosing(follow(feed.films)) as ticks:
                 async for tick in ticks:
                     yield tick
@@ -77,9 +80,13 @@ class ZeroGPUBackend:
             self._leave(feed)
         yield Note(wording.CPU_INSTEAD)
         local = await asyncio.to_thread(self._cpu)
-        async with contextlib.aclosing(local.stream(comparison)) as ticks:
+        async with contextlib.aclosing(local.stream(comparison, alone)) as ticks:
             async for tick in ticks:
                 yield tick
+
+    def images_per_second(self) -> float:
+        """See Backend."""
+        return 1 / self._pace.call(1)
 
     def describe(self) -> str:
         """See Backend."""
@@ -99,7 +106,7 @@ class ZeroGPUBackend:
     def _feed(self, comparison: Comparison) -> Feed:
         """Ask for a GPU and begin."""
         seeds, recipes = tuple(comparison.seeds), comparison.recipes
-        films = [Film(calls=len(recipe.plan(self.schedule))) for recipe in recipes]
+        films = tuple(Film(calls=len(recipe.plan(self.schedule))) for recipe in recipes)
         feed = Feed(lambda: self._shots(self._model, seeds, recipes), films)
         with self._lock:
             self._feeds.add(feed)
@@ -152,7 +159,7 @@ class Pace:
 class Feed:
     """A thread that draws one run's pictures from the GPU into films, as fast as they come."""
 
-    def __init__(self, run: Callable[[], Iterator[Shot]], films: Sequence[Film]):
+    def __init__(self, run: Callable[[], Iterator[Shot]], films: tuple[Film, ...]):
         self.films = films
         self.images, self.seconds = 0, 0.0
         self._run = run

@@ -110,6 +110,11 @@ class Engine:
             thread.join()
 
     @property
+    def images_per_second(self) -> float | None:
+        """What the machine makes of large batches; None until it is measured."""
+        return None if self.capacity is BEFORE_MEASURED else self.capacity.images_per_second
+
+    @property
     def load(self) -> tuple[int, int]:
         """How many requests are begun, and how many groups wait."""
         with self._changed:

@@ -19,7 +19,7 @@ from torch import Tensor
 from diffusion.pictures import to_uint8
 from diffusion.samplers import Frame, Step, mix
 
-KEPT = 250  # stills of one film, beside the first and the last
+KEPT = 250  # stills of one film
 LENSES = ("x", "x0", "eps")  # what a still has pictures of
 
 
@@ -103,12 +103,17 @@ class Film:
 
     def __init__(self, calls: int):
         self.calls = calls  # in the whole film
-        self._stride = math.ceil(calls / KEPT)
+        self._stride = 1 if calls < KEPT else math.ceil(calls / (KEPT - 1))
         self._stills: list[Still] = []
         self._place: Place | None = None
         self._problem: str | None = None
         self._watchers: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
+
+    @property
+    def kept_calls(self) -> list[int]:
+        """After which calls there is, or will be, a still."""
+        return [calls for calls in range(self.calls + 1) if self.wants(calls)]
 
     def wants(self, calls: int) -> bool:
         """Whether the still after so many calls is one of those that are kept."""

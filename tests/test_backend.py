@@ -88,7 +88,7 @@ def test_a_long_run_is_shown_in_few_ticks_with_both_ends(
 ):
     monkeypatch.setattr("demo.backend.INTERVAL", 0.0)
     ticks = watched(backend(), comparison(faces=1, ddpm_steps=1000, ddim_steps=1))
-    assert len(ticks) == 252
+    assert len(ticks) == 202
     assert [ticks[0].calls, ticks[1].calls, ticks[-1].calls] == [(0, 0), (0, 1), (1000, 1)]
 
 
