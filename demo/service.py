@@ -154,7 +154,7 @@ class Service:
         """A file to save: {"run", "kind": "png" | "mp4" | "gif", "face", "lens", "moments"}."""
         run, kind, face, lens, moments = _items(wish, "run", "kind", "face", "lens", "moments")
         reel = self.reels.get(run)
-        if kind not in keep.TYPES or reel is None:
+        if kind not in list(keep.TYPES) or reel is None:
             return messages.problem(wording.kept_late("picture"))
         try:
             if kind == "png":

@@ -108,14 +108,11 @@ def eta_label(both: bool) -> str:
 def how(recipe: Recipe) -> str:
     """What a sampler does with fresh noise, for the line over its pane."""
     if recipe.sampler == "dpmpp_2m":
-        return "adds none, remembers one step"
+        return "adds none, looks back once"
     if recipe.sampler == "ddpm":
-        return "adds fresh noise each step" + (
-            ", as much as β" if recipe.variance == "large" else ""
-        )
-    if recipe.eta == 0:
-        return "adds none (η 0)"
-    amount = "as much as DDPM" if recipe.eta == 1 else "a part of it"
+        much = "more fresh noise" if recipe.variance == "large" else "fresh noise"
+        return f"adds {much} each step"
+    amount = {0.0: "none", 1.0: "all of it"}.get(recipe.eta, "a part of it")
     return f"adds {amount} (η {recipe.eta:g})"
 
 

@@ -2,38 +2,45 @@
 // other the noise that is left. A moment's `mark` grows along the film, whichever clock runs.
 
 const CLOCKS = {
-  calls(film) {
-    const marks = new Set(film.reels.flatMap((reel) => reel.stills.map((still) => still.calls)));
-    const leader = film.reels[film.longest];
-    return [...marks]
-      .sort((one, other) => one - other)
-      .map((mark) => {
-        const stills = film.reels.map((reel) => reel.at(mark));
-        return { mark, stills, level: leader.level(leader.at(mark)) };
-      });
+  calls(film, stills) {
+    const marks = new Set(stills.flat().map((still) => still.calls));
+    const leader = film.longest;
+    return [...marks].sort(ascending).map((mark) => {
+      const shown = stills.map((those) => those.findLast((still) => still.calls <= mark));
+      return { mark, stills: shown, level: film.reels[leader].level(shown[leader]) };
+    });
   },
 
-  noise(film) {
-    const reached = Math.max(...film.reels.map((reel) => reel.level(reel.stills.at(-1))));
-    const levels = new Set(
-      film.reels.flatMap((reel) => reel.stills.map((still) => reel.level(still))),
-    );
-    return [...levels]
-      .filter((level) => level >= reached)
-      .sort((one, other) => other - one)
+  noise(film, stills) {
+    const levels = stills.map((those, which) => those.map((still) => film.reels[which].level(still)));
+    const reached = Math.max(...levels.map((those) => those.at(-1)));
+    const marks = new Set(levels.flat().filter((level) => level >= reached));
+    return [...marks]
+      .sort(ascending)
+      .reverse()
       .map((level) => {
-        const stills = film.reels.map((reel) => reel.nearest(level));
-        return { mark: film.start.T - level, stills, level };
+        const shown = levels.map((those, which) => stills[which][nearest(those, level)]);
+        return { mark: film.start.T - level, stills: shown, level };
       });
   },
 };
 
-function momentsOf(film, clock) {
-  return film && !film.empty ? CLOCKS[clock](film) : [];
+// Only stills with a picture for the lens can be shown.
+function momentsOf(film, clock, lens) {
+  const stills = film?.reels.map((reel) => reel.through(lens)) ?? [];
+  return stills.length && stills.every((those) => those.length) ? CLOCKS[clock](film, stills) : [];
 }
 
 // How many calls of the longest pane lie between two moments: what a second of playing is made of.
 function callsBetween(film, before, after) {
   const share = (before.level - after.level) / film.start.T;
   return Math.max(share * film.reels[film.longest].total, 0.5);
+}
+
+const ascending = (one, other) => one - other;
+
+// The index of the nearest of falling levels; of two, the noisier one.
+function nearest(levels, level) {
+  const distances = levels.map((one) => Math.abs(one - level));
+  return distances.indexOf(Math.min(...distances));
 }

@@ -20,10 +20,6 @@ class Film {
     return this.reels.some((reel) => !reel.stills.length);
   }
 
-  get done() {
-    return this.reels.every((reel) => reel.reached === reel.total);
-  }
-
   // The pane with the most steps sets the pace.
   get longest() {
     return this.reels[0].total >= this.reels[1].total ? 0 : 1;
@@ -64,15 +60,9 @@ class Reel {
     for (const [lens, uri] of Object.entries(images)) still.pictures[lens] = toBlob(uri);
   }
 
-  // The newest still after at most so many calls.
-  at(calls) {
-    return this.stills.findLast((still) => still.calls <= calls) ?? this.stills[0];
-  }
-
-  // The still whose level is nearest; of two, the noisier one.
-  nearest(level) {
-    const distance = (still) => Math.abs(this.level(still) - level);
-    return this.stills.reduce((best, still) => (distance(still) < distance(best) ? still : best));
+  // The stills that have a picture for this lens; before the first call none can have one.
+  through(lens) {
+    return this.stills.filter((still) => still.pictures[lens] || !still.calls);
   }
 
   level(still) {
@@ -85,13 +75,8 @@ class Reel {
 
   // The calls whose pictures through a lens are drawn, and not here.
   lacking(lens) {
-    const here = new Set(
-      this.stills.filter((still) => still.pictures[lens]).map((still) => still.calls),
-    );
-    const first = lens === "x" ? 0 : 1; // nothing is predicted before the first call
-    return this.pane.kept.filter(
-      (calls) => calls >= first && calls <= this.reached && !here.has(calls),
-    );
+    const here = new Set(this.through(lens).map((still) => still.calls));
+    return this.pane.kept.filter((calls) => calls <= this.reached && !here.has(calls));
   }
 }
 

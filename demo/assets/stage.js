@@ -13,11 +13,11 @@ const find = (selector) => stage.querySelector(selector);
 const words = find(".words");
 const timeline = new Timeline(find(".timeline"), (share) => {
   const level = (1 - share) * film?.start.T;
-  const moments = momentsOf(film, clock);
-  if (!moments.length) return;
+  const all = moments();
+  if (!all.length) return;
   const distance = (moment) => Math.abs(moment.level - level);
   pause();
-  show(moments.reduce((best, one) => (distance(one) < distance(best) ? one : best)));
+  show(all.reduce((best, one) => (distance(one) < distance(best) ? one : best)));
 });
 const panes = [...stage.querySelectorAll(".pane")].map(
   (pane) => new Pane(pane, (face) => enlarge(zoom === null ? face : null)),
@@ -129,10 +129,12 @@ function announce() {
 
 // Moments.
 
-const last = () => momentsOf(film, clock).at(-1);
+const moments = () => momentsOf(film, clock, lens);
+const last = () => moments().at(-1);
 
-function index(moments) {
-  const found = moments.findLastIndex((moment) => moment.mark <= (wanted ?? here)?.mark);
+// Where among all moments the one on show, or on its way there, is.
+function index(all) {
+  const found = all.findLastIndex((moment) => moment.mark <= (wanted ?? here)?.mark);
   return Math.max(found, 0);
 }
 
@@ -154,7 +156,10 @@ async function show(moment) {
   refresh();
 }
 
-const showAgain = () => here && show({ ...here });
+function showAgain() {
+  const all = moments();
+  if (all.length) show({ ...all[index(all)] });
+}
 
 function describe(moment, which) {
   const [reel, still] = [film.reels[which], moment.stills[which]];
@@ -173,36 +178,35 @@ function describe(moment, which) {
 
 // Brings buttons and slider in line with the state.
 function refresh() {
-  const moments = momentsOf(film, clock);
-  const position = index(moments);
+  const all = moments();
+  const position = index(all);
   find(".back").disabled = position === 0;
-  find(".forward").disabled = position >= moments.length - 1;
-  find(".play").disabled = !moments.length;
-  const idle = moments.length && stage.dataset.state !== "running";
+  find(".forward").disabled = position >= all.length - 1;
+  find(".play").disabled = !all.length;
+  const idle = all.length && stage.dataset.state !== "running";
   for (const button of stage.querySelectorAll(".keep [data-kind]")) button.disabled = !idle;
   const slider = timeline.element;
-  slider.setAttribute("aria-disabled", String(!moments.length));
+  slider.setAttribute("aria-disabled", String(!all.length));
   if (!here) return;
-  slider.setAttribute("aria-valuemax", moments.length - 1);
+  slider.setAttribute("aria-valuemax", all.length - 1);
   slider.setAttribute("aria-valuenow", position);
   const text = fill(slider.dataset.words, describe(here, film.longest));
   slider.setAttribute("aria-valuetext", text);
 }
 
 function play() {
-  const moments = momentsOf(film, clock);
-  if (!moments.length) return;
+  const all = moments();
+  if (!all.length) return;
   following = false;
   mark(true);
-  const position = index(moments);
-  playOn(moments[position >= moments.length - 1 ? 0 : position + 1]);
+  const position = index(all);
+  playOn(all[position >= all.length - 1 ? 0 : position + 1]);
 }
 
 // Shows one moment after the other, each for as long as the calls that it stands for.
 async function playOn(moment) {
   const mine = (playing = {});
-  const moments = momentsOf(film, clock);
-  const before = moments.findLast((one) => one.mark < moment.mark) ?? moment;
+  const before = moments().findLast((one) => one.mark < moment.mark) ?? moment;
   const total = film.reels[film.longest].total;
   const pace = Math.min(1000 / CALLS_PER_SECOND, LONGEST / total) / SPEEDS[speed];
   const rest = new Promise((resolve) =>
@@ -211,7 +215,7 @@ async function playOn(moment) {
   await show(moment);
   await rest;
   if (playing !== mine) return;
-  const next = momentsOf(film, clock).find((one) => one.mark > moment.mark);
+  const next = moments().find((one) => one.mark > moment.mark);
   if (next) playOn(next);
   else pause(stage.dataset.state === "running");
 }
@@ -231,10 +235,10 @@ function mark(isPlaying) {
 }
 
 function step(by) {
-  const moments = momentsOf(film, clock);
-  if (!moments.length) return;
+  const all = moments();
+  if (!all.length) return;
   pause();
-  show(moments[Math.min(Math.max(index(moments) + by, 0), moments.length - 1)]);
+  show(all[Math.min(Math.max(index(all) + by, 0), all.length - 1)]);
 }
 
 const toggle = () => (playing ? pause() : play());
@@ -249,10 +253,10 @@ function look(through) {
 }
 
 function tell(by) {
-  const leader = here?.level;
+  const level = here?.level;
   clock = by;
-  const moments = momentsOf(film, clock);
-  if (moments.length) show(moments.findLast((moment) => moment.level >= leader) ?? moments[0]);
+  const all = moments();
+  if (all.length) show(all.findLast((moment) => moment.level >= level) ?? all[0]);
 }
 
 function enlarge(face) {
@@ -303,9 +307,9 @@ function heldBytes() {
 // Keeping, sharing, giving back.
 
 async function save(kind) {
-  const moments = momentsOf(film, clock).map(({ stills }) => stills.map((still) => still.calls));
+  const calls = moments().map(({ stills }) => stills.map((still) => still.calls));
   say(fill(words.dataset.saving, { kind: kind.toUpperCase() }));
-  const wish = { run: film.start.run, kind, face: zoom, lens, moments };
+  const wish = { run: film.start.run, kind, face: zoom, lens, moments: calls };
   const file = await server.keep(wish).catch(() => ({ words: words.dataset.lost }));
   if (!file.uri) return say(file.words, true);
   download(file.name, file.uri);
