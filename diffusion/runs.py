@@ -33,7 +33,7 @@ from diffusion.denoiser import ANY
 from diffusion.files import process_exists, replacing, write_json
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
-from diffusion.pictures import save_png, sheet
+from diffusion.pictures import roughness, save_png, sheet
 from diffusion.recipe import Recipe, draw
 from diffusion.training import Progress, TrainConfig, Trainer
 
@@ -42,6 +42,8 @@ PULSE_SECONDS = 2.0  # between heartbeats, and lines of metrics
 SILENT_SECONDS = 120.0  # without a heartbeat, the process is taken for dead
 GETTING_READY = 3600.0  # seconds that pictures may take to be read, without a heartbeat
 PREVIEW_BYTES = 32 * 2**20  # of all previews; beyond it, every second one goes
+FIRST_SECONDS = 5.0  # until the first preview and checkpoint, at most
+ROUGHNESS_OF = 256  # pictures of the data
 HALVINGS = 3  # of the learning rate, before a run is given up
 BUSY = {"starting", "preparing", "running"}
 PREVIEW_SEEDS = range(16)
@@ -209,10 +211,13 @@ class Run:
         with open(self.metrics_path, "a") as file:
             file.write(json.dumps(asdict(pulse)) + "\n")
 
-    def save_preview(self, model: DiffusionModel, images: int) -> None:
+    def save_preview(
+        self, model: DiffusionModel, images: int, data_roughness: float | None = None
+    ) -> None:
         """Draw the fixed seeds with the averaged weights: DDIM, eta 0.
 
-        With labels, the second half of the pictures asks for a value of every attribute.
+        The PNG also says how rough the pictures are, and those that are learned from. With
+        labels, the second half of the pictures asks for a value of every attribute.
         """
         recipe = Recipe("ddim", steps=min(PREVIEW_STEPS, model.schedule.T))
         labels = preview_labels(model) if model.labels else None
@@ -227,7 +232,13 @@ class Run:
         picture = sheet(drawn, columns=4)
         self.previews.mkdir(exist_ok=True)
         with replacing(self.previews / f"{images:07d}.png") as temporary:
-            save_png(temporary, picture, {"images": images, "seeds": list(PREVIEW_SEEDS)})
+            about = {
+                "images": images,
+                "seeds": list(PREVIEW_SEEDS),
+                "roughness": roughness(drawn),
+                "data_roughness": data_roughness,
+            }
+            save_png(temporary, picture, about)
         self._thin_previews()
 
     def _thin_previews(self) -> None:
@@ -315,8 +326,9 @@ def _train(
         run.stop_path.unlink(missing_ok=True)
         meter = _Meter(config.batch, seconds_before, trainer.step)
         run.write_status("running", trainer.images)
+        rough = roughness(images.pixels[chosen[:ROUGHNESS_OF]])
         if not trainer.step:
-            run.save_preview(trainer.model(), 0)
+            run.save_preview(trainer.model(), 0, rough)
         for done in trainer.run(_resident(images, trainer.device), chosen, labels):
             meter.losses.append(done.loss)
             last = done.step == done.steps or stopped() or run.stop_path.exists()
@@ -328,12 +340,12 @@ def _train(
                 yield pulse
             if last:
                 break
-            if meter.due("checkpoint", checkpoint_seconds):
+            if meter.due("checkpoint", meter.soon(checkpoint_seconds)):
                 run.save(trainer, meter.seconds, images.source)
-            if meter.due("preview", preview_seconds):
-                run.save_preview(trainer.model(), done.images)
+            if meter.due("preview", meter.soon(preview_seconds)):
+                run.save_preview(trainer.model(), done.images, rough)
         run.save(trainer, meter.seconds, images.source)
-        run.save_preview(trainer.model(), trainer.images)
+        run.save_preview(trainer.model(), trainer.images, rough)
         state, message = "finished" if trainer.step == config.steps else "stopped", ""
     except (RunError, ValueError, OSError) as error:
         message = str(error)
@@ -374,6 +386,10 @@ class _Meter:
             return False
         self._last[what] = now
         return True
+
+    def soon(self, every: float) -> float:
+        """`every` so many seconds, but more often in the first two minutes: most happens then."""
+        return min(every, max(FIRST_SECONDS, self.seconds / 4))
 
     def pulse(self, done: Progress) -> Pulse:
         speed, overall = self._speed(self._pulsed, done), self._speed(self._began, done)

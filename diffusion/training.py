@@ -106,6 +106,7 @@ PRESETS = {
     "small": {"size": 64, "widths": (32, 64, 128, 256), "batch": 32},
     "base": {"size": 64, "widths": (64, 128, 192), "batch": 256, "lr": 1e-3, "ema": 0.9995},
 }
+FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
 
 
 def make_schedule(kind: str, T: int) -> Schedule:

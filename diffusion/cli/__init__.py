@@ -2,6 +2,7 @@
 
 import typer
 
+from diffusion.cli.probe import probe
 from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.publish import publish
 from diffusion.cli.sample import sample
@@ -17,3 +18,4 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(publish)
+app.command()(probe)

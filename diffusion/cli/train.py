@@ -23,10 +23,9 @@ from diffusion.device import pick_device, training_precision
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.runs import Run, RunError, labels_of, train_run
-from diffusion.training import PRESETS, TrainConfig, Trainer, shape_of
+from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, Trainer, shape_of
 
 PROBE_SECONDS = 8.0
-FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
 
 
 def train(
@@ -188,14 +187,16 @@ def _start(
     elif attributes:
         raise ValueError("--attributes chooses columns of a file; add --labels FILE.csv")
     if minutes is not None:
-        speed = _images_per_second(config, pictures, device)
+        speed = images_per_second(config, pictures, device, PROBE_SECONDS)
         budget = max(int(minutes * 60 * speed), config.batch)
         config = replace(config, images=budget)
         typer.echo(f"{speed:.1f} images/s here: {budget:,} images in {minutes:g} minutes.")
     run.create(data if built_in else str(Path(data).resolve()), config)
 
 
-def _images_per_second(config: TrainConfig, pictures: Images, device: torch.device) -> float:
+def images_per_second(
+    config: TrainConfig, pictures: Images, device: torch.device, seconds: float
+) -> float:
     """Measure real steps of a trainer that is then thrown away."""
     torch.set_num_threads(config.threads)
     trainer = Trainer(replace(config, images=10**9), device)
@@ -204,7 +205,7 @@ def _images_per_second(config: TrainConfig, pictures: Images, device: torch.devi
     for _ in range(2):  # the first steps allocate and choose kernels
         next(steps).loss.item()
     start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < PROBE_SECONDS or count < 3:
+    while time.perf_counter() - start < seconds or count < 3:
         next(steps).loss.item()
         count += 1
     return count * config.batch / (time.perf_counter() - start)
