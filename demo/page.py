@@ -32,7 +32,7 @@ def build(backend: Backend, trainings: Trainings | None = None) -> gr.Blocks:
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
         with gr.Column(elem_id="compare", elem_classes="screen"):
-            compare.create(backend, page)
+            compare.create(backend, page, trainings)
         with gr.Column(elem_id="train", elem_classes="screen"):
             train.create(trainings)
     return page.queue(max_size=compare.WAITING)

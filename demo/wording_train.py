@@ -81,6 +81,14 @@ STILL_RUNNING = "This run is going; stop it first."
 SHIPPED_GONE = "There is no shipped model here to begin with; begin with nothing."
 
 
+BACK_TO_SHIPPED = "Back to the shipped model"
+
+
+def drawn_by(title: str, size: int) -> str:
+    """Which model draws, over the panes."""
+    return f"Drawn by your model: {title}, {size} px."
+
+
 def estimate(speed: float, images: int, minutes: float) -> str:
     """What the probe of this machine tells."""
     return f"{_round(speed)} images/s here: about {_round(images)} images in {_minutes(minutes)}."
