@@ -4,6 +4,7 @@ import typer
 
 from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.publish import publish
+from diffusion.cli.reader import reader
 from diffusion.cli.sample import sample
 from diffusion.cli.train import train
 
@@ -17,3 +18,4 @@ app = typer.Typer(
 app.command()(train)
 app.command()(sample)
 app.command()(publish)
+app.command()(reader)
