@@ -101,7 +101,7 @@ def precision_recall(features: np.ndarray, reference: np.ndarray) -> tuple[float
     x, y = (torch.from_numpy(np.asarray(rows[:count])) for rows in (features, reference))
     between = torch.cdist(x, y)
     precision = (between <= _radii(y)).any(dim=1).double().mean().item()
-    recall = (between.T <= _radii(x)).any(dim=1).double().mean().item()
+    recall = (_radii(x) >= between.T).any(dim=1).double().mean().item()
     return precision, recall
 
 
@@ -116,13 +116,11 @@ def nearest(pixels: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.nd
     The distance is the root mean squared difference at 32 px, in grey levels.
     """
     x, y = _small(pixels), _small(training)
-    distance, index = [], []
-    for rows in x.split(256):
-        squares = rows.square().sum(1)[:, None] + y.square().sum(1) - 2 * rows @ y.T
-        best, where = squares.min(dim=1)
-        distance.append((best.clamp(min=0) / x.shape[1]).sqrt())
-        index.append(where)
-    return torch.cat(distance).numpy(), torch.cat(index).numpy()
+    length = y.square().sum(1)
+    index = torch.cat([(length - 2 * rows @ y.T).argmin(dim=1) for rows in x.split(256)])
+    # Squares from the difference itself: above, two large numbers cancel.
+    distance = (x - y[index]).square().mean(dim=1).sqrt()
+    return distance.numpy(), index.numpy()
 
 
 def copy_rate(pixels: np.ndarray, training: np.ndarray) -> float:

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from diffusion.cache import cache_dir
 from diffusion.data import Images
@@ -26,7 +25,7 @@ from diffusion.features import Extractor, extractors, features
 from diffusion.files import replacing
 from diffusion.model import DiffusionModel
 from diffusion.noise import EVALUATION, generator
-from diffusion.reader import AttributeReader, fidelity
+from diffusion.reader import AttributeReader, chance, fidelity, palette_fidelity
 from diffusion.recipe import Recipe, draw
 from diffusion.schedule import Schedule
 
@@ -185,16 +184,31 @@ class Subject:
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
 
-def floor(faces: Faces, reader: AttributeReader | None = None) -> dict:
+def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
     """The row of the real pictures: the best that a model can reach with so many pictures."""
     pixels = faces.images.pixels[faces.unseen]
     row = faces.measure(pixels)
     if reader is not None and faces.images.labels is not None:
-        row["fidelity"] = fidelity(reader, pixels, faces.labels(list(reader.labels)))
+        row |= _got(reader, pixels, faces)
     return row
 
 
-def evaluate(
+def _got(reader: AttributeReader, pixels: np.ndarray, faces: Faces) -> dict:
+    """What the pictures show of what was asked, by the reader and by the palette."""
+    asked = faces.labels(list(reader.labels))
+    return {
+        "fidelity": fidelity(reader, pixels, asked),
+        "palette": palette_fidelity(reader, pixels, asked),
+    }
+
+
+def chance_of(faces: Faces, reader: AttributeReader) -> dict[str, float]:
+    """How often an attribute would be right without asking, over the unseen pictures."""
+    names = list(reader.labels)
+    return chance(faces.labels(names), names)
+
+
+def evaluate_row(
     subject: Subject,
     setting: Setting,
     faces: Faces,
@@ -213,7 +227,7 @@ def evaluate(
         **faces.measure(pixels),
     }
     if reader is not None and setting.guidance:
-        row["fidelity"] = fidelity(reader, pixels, faces.labels(list(reader.labels)))
+        row |= _got(reader, pixels, faces)
     return row
 
 
@@ -294,8 +308,3 @@ def grid(
             else:
                 recipes.append(Recipe(sampler, count, spacing=spacing))
     return [Setting(recipe, guidance) for guidance in guidances for recipe in recipes]
-
-
-def conditions(device: torch.device, precision: str) -> dict:
-    """Where figures were measured, as JSON types."""
-    return {"torch": torch.__version__, "device": str(device), "precision": precision}

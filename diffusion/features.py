@@ -89,10 +89,11 @@ def _inception_weights() -> Path | None:
 def haar(x: Tensor) -> Tensor:
     """Mean sizes of Haar wavelet coefficients over a 4×4 grid, four scales: nothing to download.
 
-    For each scale, direction, colour and cell the mean absolute coefficient, in grey levels, and
-    the mean colour of each cell: it sees blur, noise and compression, and where colours are.
+    For each scale, direction, colour and cell the mean absolute coefficient, of pictures in
+    [0, 1], and the mean colour of each cell: it sees blur, noise, compression and where colours
+    are.
     """
-    rows, smooth = [], x
+    rows, smooth = [], x / 255
     for _ in range(HAAR_LEVELS):
         a, b = smooth[..., 0::2, :], smooth[..., 1::2, :]
         low, high = (a + b) / 2, (a - b) / 2

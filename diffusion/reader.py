@@ -24,6 +24,7 @@ from diffusion.denoiser import ANY
 from diffusion.files import replacing
 from diffusion.model import ModelError
 from diffusion.noise import TRAINING, generator
+from diffusion.palette import Palette, seen
 from diffusion.pictures import from_uint8
 
 FILE = "reader.safetensors"  # beside a model's weights
@@ -65,6 +66,7 @@ class AttributeReader:
     labels: Mapping[str, tuple[str, ...]]
     accuracy: Mapping[str, float] = field(default_factory=dict)  # on held-out real pictures
     held_out: int = 0  # how many those were
+    palette: Palette = field(default_factory=dict)  # of the attributes that are colours
 
     @torch.no_grad()
     def read(self, pixels: np.ndarray) -> np.ndarray:
@@ -82,6 +84,7 @@ class AttributeReader:
             "labels": json.dumps({name: list(values) for name, values in self.labels.items()}),
             "accuracy": json.dumps(dict(self.accuracy)),
             "held_out": str(self.held_out),
+            "palette": json.dumps({name: list(row) for name, row in self.palette.items()}),
         }
         path = Path(folder) / FILE
         state = {name: value.half() for name, value in self.network.state_dict().items()}
@@ -104,11 +107,13 @@ class AttributeReader:
             labels = {name: tuple(values) for name, values in json.loads(about["labels"]).items()}
             network = ReaderNetwork(sum(map(len, labels.values())))
             network.load_state_dict(state)
+            accuracy, held_out = json.loads(about["accuracy"]), int(about["held_out"])
+            palette = {name: tuple(row) for name, row in json.loads(about["palette"]).items()}
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{path} is no reader of this version ({reason})") from None
         network.eval().requires_grad_(False)
-        return cls(network, labels, json.loads(about["accuracy"]), int(about["held_out"]))
+        return cls(network, labels, accuracy, held_out, palette)
 
 
 def train_reader(
@@ -140,7 +145,7 @@ def train_reader(
         network.eval()
         reader = AttributeReader(network, names)
         right = fidelity(reader, images.pixels[unseen], images.labels.values[unseen])
-        yield AttributeReader(network, names, right, len(unseen))
+        yield AttributeReader(network, names, right, len(unseen), dict(images.labels.palette))
 
 
 def fidelity(reader: AttributeReader, pixels: np.ndarray, asked: np.ndarray) -> dict[str, float]:
@@ -154,6 +159,19 @@ def fidelity(reader: AttributeReader, pixels: np.ndarray, asked: np.ndarray) -> 
         for i, name in enumerate(reader.labels)
         if (there := asked[:, i] != ANY).any()
     }
+
+
+def palette_fidelity(
+    reader: AttributeReader, pixels: np.ndarray, asked: np.ndarray
+) -> dict[str, float]:
+    """The same by the palette, for the attributes that are colours."""
+    shares = {}
+    for i, name in enumerate(reader.labels):
+        there = asked[:, i] != ANY
+        if name in reader.palette and there.any():
+            got = seen(pixels[there], reader.palette[name])
+            shares[name] = float((got == asked[there, i]).mean())
+    return shares
 
 
 def chance(asked: np.ndarray, names: Sequence[str]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import typer
 
+from diffusion.cli.evaluate import evaluate, guidance
 from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.publish import publish
 from diffusion.cli.reader import reader
@@ -17,5 +18,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(evaluate)
+app.command()(guidance)
 app.command()(publish)
 app.command()(reader)
