@@ -77,7 +77,7 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         load_labels(tmp_path / "missing.csv", NAMES)
     (tmp_path / "picture.csv").write_bytes(b"\x89PNG\xff\xfe\x00")
-    with pytest.raises(DataError, match="cannot be read|no column"):
+    with pytest.raises(DataError, match=r"cannot be read|no column"):
         load_labels(tmp_path / "picture.csv", NAMES)
     with pytest.raises(DataError, match=r"no attribute tail; it has hair"):
         load_labels(table(tmp_path, "name,hair\na,red\n"), NAMES, ["tail"])
