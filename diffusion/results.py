@@ -58,7 +58,7 @@ class Results:
         """Write the table, FILE.md, and the plot, FILE.png, and return their paths."""
         table, picture = self.path.with_suffix(".md"), self.path.with_suffix(".png")
         with replacing(table) as temporary:
-            temporary.write_text(markdown(self._value))
+            temporary.write_text(markdown(self._value, picture.name))
         plot(self._value, picture)
         return [table, picture]
 
@@ -77,9 +77,16 @@ def read(path: str | Path) -> dict:
     return value
 
 
-def markdown(results: Mapping) -> str:
-    """The results as a table, after a paragraph that says how they were measured."""
-    return f"{conditions(results)}\n\n{table(results)}\n"
+def markdown(results: Mapping, plot_name: str) -> str:
+    """The results as a page: which models, how they were measured, the plot and the table."""
+    models = "\n".join(
+        f"- `{name}`, weights {about['weights']}, {about['training'].get('images', 0):,} images seen"
+        for name, about in results["models"].items()
+    )
+    return (
+        f"# Measured quality\n\n{models}\n\n{conditions(results)}\n\n"
+        f"![Distance and kernel distance against calls]({plot_name})\n\n{table(results)}\n"
+    )
 
 
 def conditions(results: Mapping) -> str:

@@ -149,7 +149,7 @@ def _measure(
     for setting in settings:
         check_guidance(setting.guidance)
     where = pick_device(device)
-    subjects = [_subject(name, where, precision) for name in models]
+    subjects = [subject_of(name, where, precision) for name in models]
     for subject in subjects:
         for setting in settings:
             setting.recipe.plan(subject.model.schedule)  # refuses before anything is drawn
@@ -175,7 +175,8 @@ def _measure(
     typer.echo(f"Wrote {out}, {written[0]} and {written[1]}")
 
 
-def _subject(name: str, device: torch.device, precision: str) -> Subject:
+def subject_of(name: str, device: torch.device, precision: str) -> Subject:
+    """The model in a folder, its network in that number format, ready to be measured."""
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; choose {', '.join(PRECISIONS)}")
     model = DiffusionModel.from_pretrained(name, device)
