@@ -80,7 +80,8 @@ def read(path: str | Path) -> dict:
 def markdown(results: Mapping, plot_name: str) -> str:
     """The results as a page: which models, how they were measured, the plot and the table."""
     models = "\n".join(
-        f"- `{name}`, weights {about['weights']}, {about['training'].get('images', 0):,} images seen"
+        f"- `{name}`, weights {about['weights']}, trained on "
+        f"{about['training'].get('images', 0):,} images"
         for name, about in results["models"].items()
     )
     return (
