@@ -45,7 +45,8 @@ def test_thirty_visitors_with_one_link_cost_one_run(address, network):
         messages = list(visitors.map(last, clients))
     assert network.calls == 40
     assert all(message["done"] for message in messages)
-    assert len({tuple(message["images"]) for message in messages}) == 1
+    faces = {message["stills"][0]["images"]["x"] for message in messages}
+    assert len(faces) == 1
 
 
 def test_a_closed_tab_frees_its_place(browser, address, backend, network):
@@ -55,7 +56,7 @@ def test_a_closed_tab_frees_its_place(browser, address, backend, network):
     page.goto(address)
     page.wait_for_selector("#run")
     page.fill("#seed input", "901")
-    page.fill("#ddpm_steps input", "900")
+    page.fill("#left_steps input", "900")
     page.click("#run")
     page.wait_for_selector(".stage[data-state=running]")
     wait(lambda: network.calls > 5)
@@ -130,7 +131,7 @@ def test_a_slow_viewer_is_never_two_seconds_behind_and_sees_the_end(
         produced[tick.calls[0]] = time.time()
         return original(run, number, tick, *others)
 
-    monkeypatch.setattr("demo.compare.messages.frame", frame)
+    monkeypatch.setattr(messages, "frame", frame)
     page = screen.page
     line = page.context.new_cdp_session(page)
     line.send("Network.enable")
@@ -139,7 +140,7 @@ def test_a_slow_viewer_is_never_two_seconds_behind_and_sees_the_end(
     page.evaluate(
         """() => {
             window.painted = {};
-            const counter = document.querySelector('.pane.ddpm .calls');
+            const counter = document.querySelector('.pane.left .calls');
             const note = () => {
                 const calls = parseInt(counter.textContent);
                 if (counter.textContent.endsWith('/ 240')) window.painted[calls] ??= Date.now();
@@ -149,7 +150,7 @@ def test_a_slow_viewer_is_never_two_seconds_behind_and_sees_the_end(
         }"""
     )
     page.check("#faces input[value='16']", force=True)
-    screen.run(seed=903, ddpm_steps=240, ddim_steps=120)
+    screen.run(seed=903, left_steps=240, right_steps=120)
     screen.wait("finished")
     painted = {int(calls): at / 1000 for calls, at in page.evaluate("window.painted").items()}
     assert 240 in painted
