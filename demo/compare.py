@@ -24,6 +24,8 @@ SCRIPTS = (
     "panes.js",
     "equation.js",
     "keep.js",
+    "player.js",
+    "sharing.js",
     "stage.js",
 )
 # Streams cost next to nothing while they wait, and the engine has a line of its own that tells

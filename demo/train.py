@@ -30,7 +30,7 @@ from diffusion.data import DataError
 from diffusion.device import pick_device, training_precision
 from diffusion.model import CONFIG, WEIGHTS, DiffusionModel, ModelError
 from diffusion.pictures import read_settings, save_animation
-from diffusion.runs import BUSY, Run, RunError
+from diffusion.runs import BUSY, Run, RunError, still_noise
 from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 ASSETS = Path(__file__).parent / "assets"
@@ -394,7 +394,7 @@ def _advice(run: Run, config: TrainConfig) -> str:
     rough, of_data = latest.get("roughness"), latest.get("data_roughness")
     if not latest.get("images") or rough is None or of_data is None:
         return ""
-    if rough <= 1.5 * of_data + 1.5:  # drawn with sharp edges, pictures are rough themselves
+    if not still_noise(rough, of_data):
         return ""
     return wording.still_noise(latest["images"], images_needed(config.size))
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from diffusion.data import DataError
 from diffusion.denoiser import ANY
+from diffusion.palette import Palette, colours_of
 
 MAX_FILE_BYTES = 256 * 2**20
 NAME = "name"  # the column that says which picture a row is about
@@ -28,11 +29,13 @@ NAME = "name"  # the column that says which picture a row is about
 class Labels:
     """`values` int64 (N, attributes), an index per picture and attribute, -1 where not known.
 
-    `names` has the names of each attribute's values, in the order of the indices.
+    `names` has the names of each attribute's values, in the order of the indices; `palette` the
+    colours of those attributes that are colours (see palette.py).
     """
 
     values: np.ndarray
     names: Mapping[str, tuple[str, ...]]
+    palette: Palette = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = [len(names) for names in self.names.values()]
@@ -67,11 +70,12 @@ def load_labels(
         raise DataError(
             f"{path} has no attribute {', '.join(unknown) or 'at all'}; it has {', '.join(columns)}"
         )
-    known = _value_names(path.with_suffix(".json"))
+    known = _known_values(path.with_suffix(".json"))
     names = {
-        attribute: known.get(attribute) or _sorted_values(rows, attribute)
+        attribute: tuple(map(str, known.get(attribute) or _sorted_values(rows, attribute)))
         for attribute in attributes
     }
+    colours = {name: colours_of(known[name]) for name in attributes if name in known}
     values = np.full((len(pictures), len(attributes)), ANY, dtype=np.int64)
     found = 0
     for picture, row in zip(pictures, values, strict=True):
@@ -83,7 +87,7 @@ def load_labels(
                 row[column] = _index(path, attribute, cell.strip(), names[attribute], by_index)
     if not found:
         raise DataError(f"{path} names none of the pictures; its column {NAME} holds their names")
-    return Labels(values, names)
+    return Labels(values, names, {name: row for name, row in colours.items() if row})
 
 
 def asked(labels: Mapping[str, Sequence[str]], wishes: Sequence[str]) -> tuple[int, ...] | None:
@@ -132,16 +136,20 @@ def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
     return [column for column in columns if column != NAME], rows
 
 
-def _value_names(path: Path) -> dict[str, tuple[str, ...]]:
+def _known_values(path: Path) -> dict[str, Sequence[str] | Mapping[str, object]]:
+    """For each attribute its values in order, or a mapping from values to colours."""
     if not path.is_file():
         return {}
     try:
         known = json.loads(path.read_text())
-        return {attribute: tuple(map(str, values)) for attribute, values in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        for attribute, values in known.items():
+            if not isinstance(values, (list, dict)) or not values:
+                raise ValueError(f"{attribute} has no values")
+    except (OSError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path} cannot be read ({error}); list each attribute's values in it"
         ) from None
+    return known
 
 
 def _sorted_values(rows: Mapping[str, dict], attribute: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.denoiser import EVERYWHERE
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
@@ -82,11 +83,13 @@ def draw(
     watch: Watch | None = None,
     labels: Sequence[int] | np.ndarray | None = None,
     guidance: float = 1.0,
+    interval: tuple[float, float] = EVERYWHERE,
+    rederive: bool = True,
 ) -> np.ndarray:
     """One picture per seed, uint8 (N, H, W, C), in the order of the seeds.
 
     `labels` has an index per attribute of the model, -1 for any: one row for all pictures, or
-    (N, attributes); `guidance` says how strongly they are followed (see Denoiser).
+    (N, attributes); `guidance`, `interval` and `rederive` say how they are followed (see Denoiser).
 
     At most `batch` pictures are computed together; the size decides speed and memory, not the
     pictures. `watch(first, done, x)` sees seeds[first:first + len(x)] before the first step
@@ -100,7 +103,7 @@ def draw(
     pixels = np.empty((len(seeds), height, width, channels), dtype=np.uint8)
     for first in range(0, len(seeds), batch):
         asked = None if rows is None else rows[first : first + batch]
-        denoise = model.denoiser(asked, guidance, recipe.clip)
+        denoise = model.denoiser(asked, guidance, recipe.clip, interval, rederive)
         noise = Noise(seeds[first : first + batch], model.shape, model.device)
         x = noise(model.schedule.T)
         watch(first, 0, x)

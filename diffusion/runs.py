@@ -27,7 +27,6 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from diffusion.cards import run_card
 from diffusion.data import Images, Source, load_images
 from diffusion.denoiser import ANY
 from diffusion.files import process_exists, replacing, write_json
@@ -35,6 +34,7 @@ from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.pictures import roughness, save_png, sheet
 from diffusion.recipe import Recipe, draw
+from diffusion.run_card import run_card
 from diffusion.training import Progress, TrainConfig, Trainer
 
 LOCK_SECONDS = 2.0  # that a process may hold the lock only to look whether it is held
@@ -352,6 +352,11 @@ def _train(
         raise
     finally:
         run.write_status(state, trainer.images if trainer else images_before, message)
+
+
+def still_noise(rough: float, data: float) -> bool:
+    """Whether previews are noise, by their roughness and that of the pictures learned from."""
+    return rough > 1.5 * data + 1.5  # drawn with sharp edges, pictures are rough themselves
 
 
 def labels_of(images: Images, config: TrainConfig) -> np.ndarray | None:

@@ -54,7 +54,12 @@ class Pane {
     for (let place = 0; place < side * side; place++) {
       const face = zoom ?? place;
       const from = [(face % columns) * size, Math.floor(face / columns) * size, size, size];
-      const to = [(place % side) * step, Math.floor(place / side) * step, size * scale, size * scale];
+      const to = [
+        (place % side) * step,
+        Math.floor(place / side) * step,
+        size * scale,
+        size * scale,
+      ];
       context.drawImage(bitmap, ...from, ...to);
     }
   }
