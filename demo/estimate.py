@@ -48,7 +48,13 @@ class Speeds:
         command = [sys.executable, "-m", "diffusion", "probe", "--nice", str(self._nice), *options]
         try:
             done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST, check=True
+                command,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=LONGEST,
+                check=True,
+                start_new_session=True,  # as the training's process
             )
             return float(json.loads(done.stdout)["images_per_second"])
         except (subprocess.SubprocessError, ValueError, KeyError) as error:

@@ -125,9 +125,11 @@ def give_way(nice: int) -> None:
     if not nice:
         return
     os.nice(nice)
-    # Desktops share the processor among sessions, and this process may lead its own.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(nice))
+    # Desktops share the processor among sessions: one that this process leads gives way as well,
+    # but never the session of the shell, or the page, that it was started from.
+    if hasattr(os, "getsid") and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _shape(start: str, given: dict) -> dict:
