@@ -1,8 +1,9 @@
 """What a training looks like after so many minutes: `python -m benchmarks.strip`.
 
 Trains a built-in style as the page does, halts the clock at each mark, draws 16 fixed seeds,
-uncurated, and measures 300 others: the Fréchet distance, times 1,000, on Haar wavelets to 2,000 drawings that
-were never trained on. Writes the strip, and what the page's estimate knows of earlier runs.
+uncurated, and measures 300 others: the Fréchet distance, times 1,000, on Haar wavelets to 2,000
+drawings that were never trained on. Writes the strip, and what the page's estimate knows of
+earlier runs.
 """
 
 from __future__ import annotations

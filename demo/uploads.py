@@ -26,6 +26,7 @@ from PIL import Image
 from demo import wording_train as wording
 from diffusion.data import (
     MAX_BYTES,
+    MAX_PIXELS,
     SUFFIXES,
     DataError,
     check_inside,
@@ -38,14 +39,7 @@ MOST_UNPACKED = 10**9  # bytes of all files of an archive
 MOST_RATIO, SUSPICIOUS = 100, 10**7  # unpacked to packed, of files larger than that
 SPARE = 200 * 10**6  # bytes that stay free on the disk
 KEPT, KEPT_SECONDS = 16, 3600  # uploads that wait for their run
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".gif": "GIF",
-    ".bmp": "BMP",
-}
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 ZIP_START = b"PK"
 SCRIPTS = (b"<script", b"<?php", b"<svg", b"<html")
 
@@ -84,7 +78,7 @@ class Uploads:
                 Path(work).mkdir()  # for the clean-up that is about to come
             return Upload(token, pictures, skipped)
         except DataError as error:
-            raise UploadError(f"{str(error)[0].upper()}{str(error)[1:].rstrip('.')}.") from None
+            raise UploadError(f"{str(error).rstrip('.')}.") from None
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UploadError(wording.DISK_FULL) from None
@@ -204,12 +198,14 @@ def _is_picture_name(entry: zipfile.ZipInfo) -> bool:
 def _is_picture(name: str, content: bytes) -> bool:
     """Whether the content is what the name says; raises UploadError when it is that and more."""
     try:
-        with Image.open(io.BytesIO(content), formats=[*set(FORMATS.values())]):
-            pass
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            pixels = image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return True  # `prepare` says how large it may be
+        pixels = MAX_PIXELS + 1
     except Exception:  # a broken file brings all kinds of errors out of Pillow
         return False
+    if pixels > MAX_PIXELS:
+        raise UploadError(wording.too_large(name, MAX_PIXELS // 10**6))
     lower = content.lower()
     if zipfile.is_zipfile(io.BytesIO(content)) or any(word in lower for word in SCRIPTS):
         raise UploadError(wording.two_things(name))

@@ -153,6 +153,11 @@ def not_a_picture(name: str) -> str:
     return f"{name} is not a picture; give PNG, JPEG, WebP, GIF or BMP files, or a .zip of them."
 
 
+def too_large(name: str, most: int) -> str:
+    """A picture with too many pixels."""
+    return f"{name} is too large; give pictures of at most {most} megapixels."
+
+
 def two_things(name: str) -> str:
     """A file that is a picture and an archive or a program at the same time."""
     return f"{name} is a picture with something else hidden in it; save it again as a picture."

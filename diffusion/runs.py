@@ -419,13 +419,7 @@ class _Meter:
 
 def _check_loss(pulse: Pulse) -> None:
     if not math.isfinite(pulse.loss):
-        raise _not_a_number(pulse.images)
-
-
-def _not_a_number(images: int) -> RunError:
-    return RunError(
-        f"the loss is not a number after {images:,} images; start again with a smaller --lr"
-    )
+        raise NotANumberError(pulse.images)
 
 
 def _resident(images: Images, device: torch.device):
