@@ -147,9 +147,8 @@ def test_a_run_is_started_watched_reloaded_killed_continued_stopped_and_deleted(
     assert saved > 0
     page.click(".actions .continue")
     tab.wait("!document.querySelector('.actions .stop').hidden")
-    tab.wait(
-        f"Number(document.querySelector('dd.images').textContent.split('/')[0].replace(/,/g, '')) > {saved}"
-    )
+    count = "document.querySelector('dd.images').textContent.split('/')[0].replace(/,/g, '')"
+    tab.wait(f"Number({count}) > {saved}")
     other.context.close()
 
     page.click(".actions .stop")
