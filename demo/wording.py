@@ -91,6 +91,13 @@ EQUATION = {
     "coefficient": "coefficient",
     "size": "size of the term (RMS)",
 }
+TERMS = {
+    "x": "picture before the step",
+    "x0": "predicted picture",
+    "eps": "predicted noise",
+    "x0_previous": "predicted one step before",
+    "z": "fresh noise",
+}
 
 
 def steps_label(sampler: str) -> str:
