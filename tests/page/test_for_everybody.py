@@ -48,7 +48,7 @@ def test_no_part_leaves_the_screen_sideways_and_one_button_is_primary(visitor):
     beyond = visitor.page.evaluate(
         """(width) => [...document.querySelectorAll('#compare *')]
             .filter(part => part.checkVisibility({visibilityProperty: true}))
-            .filter(part => !part.closest('.formula, pre, [hidden], .progress, .open input'))
+            .filter(part => !part.closest('.formula, pre, [hidden], .progress, .head, .open input'))
             .filter(part => part.getBoundingClientRect().right > width + 0.5)
             .map(part => part.outerHTML.slice(0, 120))""",
         width,
