@@ -73,12 +73,16 @@ def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(browser, addr
             window.shifts = [];
             new PerformanceObserver((list) => {
                 for (const shift of list.getEntries()) {
-                    window.shifts.push([shift.value, ...shift.sources.map(s => s.node?.outerHTML)]);
+                    const moved = shift.sources.map((source) => [
+                        source.node?.outerHTML ?? source.node?.textContent,
+                        JSON.stringify([source.previousRect, source.currentRect]),
+                    ]);
+                    window.shifts.push([shift.value, ...moved]);
                 }
             }).observe({type: 'layout-shift', buffered: false});
         }"""
     )
-    visitor.run(seed=52, left_steps=30, right_steps=10)
+    visitor.run(seed=52, left_steps=110, right_steps=30)
     visitor.wait("finished")
     visitor.page.select_option("#lens", "eps")
     visitor.page.check(".clock input[value=noise]", force=True)
