@@ -161,7 +161,7 @@ def examples(images_per_second: float | None) -> list[dict]:
     return [
         {
             "name": "Equal budget: 10 calls each",
-            "says": "Ten calls each: DDIM keeps what the noise began, DDPM decides anew on the way.",
+            "says": "Ten calls each: DDIM keeps what the noise began, DDPM changes its mind.",
             "fields": {"left_steps": "10", "right_steps": "10"},
         },
         {
