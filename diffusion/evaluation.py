@@ -172,14 +172,14 @@ class Subject:
 
     def row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
         """What decides a row's pictures, as a hash."""
+        asked = faces.labels(list(self.model.labels)).tolist() if setting.guidance else None
         what = [
             VERSION,
             self.weights,
             str(next(self.model.network.parameters()).dtype),
             setting.to_json(),
             seed,
-            faces.images.key if setting.guidance else "",
-            faces.count if setting.guidance else 0,
+            asked,
         ]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
