@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusion.data import Source
 from diffusion.model import DiffusionModel
 from diffusion.reader import FILE as READER_FILE
 from diffusion.reader import AttributeReader
@@ -20,17 +21,6 @@ PREDICTS = {
     "x0": "the clean picture",
     "dual": "v, the clean picture and a gate between them for every pixel",
 }
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the pictures came from; what their licence asks to be said."""
-
-    name: str
-    author: str
-    licence: str
-    url: str
-    note: str = ""  # what was done to the pictures before training
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,17 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the pictures came from; what their licence asks to be said."""
+
+    name: str
+    author: str
+    licence: str
+    url: str
+    note: str = ""  # what was done to the pictures before training
+
+
+@dataclass(frozen=True)
 class Images:
     """Decoded pictures: `pixels` uint8 (N, size, size, 3), memory-mapped, and their names."""
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffusion.card import ASKED_SEEDS, ASKED_W, Card, Source
+from diffusion.card import ASKED_SEEDS, ASKED_W, Card
+from diffusion.data import Source
 from diffusion.denoiser import ANY
 from diffusion.files import replacing
 from diffusion.model import CONFIG, WEIGHTS, DiffusionModel
