@@ -20,11 +20,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from diffusion.cache import cache_dir
+
+if TYPE_CHECKING:
+    from diffusion.labels import Labels
 
 VERSION = 1  # raise it when the pixels of a cache would change
 MIN_SIZE, MAX_SIZE = 8, 512  # pixels per side of a training picture
@@ -45,6 +49,17 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the pictures came from; what their licence asks to be said."""
+
+    name: str
+    author: str
+    licence: str
+    url: str
+    note: str = ""  # what was done to the pictures before training
+
+
+@dataclass(frozen=True)
 class Images:
     """Decoded pictures: `pixels` uint8 (N, size, size, 3), memory-mapped, and their names."""
 
@@ -52,6 +67,7 @@ class Images:
     names: tuple[str, ...]
     key: str  # of the content and the size
     skipped: int = 0  # files that looked like images and could not be read
+    labels: Labels | None = None  # of every picture, where they are known
 
     def __len__(self) -> int:
         return len(self.names)

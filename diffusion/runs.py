@@ -4,7 +4,7 @@ config.json             how to train, fixed when the run starts
 metrics.jsonl           a line every two seconds: step, images, loss, speed, lr, seconds
 previews/NNNNNNN.png    16 fixed seeds, after so many images
 checkpoint.safetensors  weights, average, optimizer and step in one file
-model/                  the averaged weights, ready to sample
+model/                  the averaged weights, ready to sample; model@DECAY/ of more averages
 status.json             pid, state, heartbeat
 stop                    touch it, and the run saves itself and ends
 """
@@ -20,12 +20,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from diffusion.data import Images, load_images
+from diffusion.denoiser import ANY
 from diffusion.files import process_exists, replacing, write_json
+from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.pictures import save_png, sheet
 from diffusion.recipe import Recipe, draw
@@ -35,6 +38,7 @@ PULSE_SECONDS = 2.0  # between heartbeats, and lines of metrics
 SILENT_SECONDS = 120.0  # without a heartbeat, the process is taken for dead
 PREVIEW_SEEDS = range(16)
 PREVIEW_STEPS = 20
+PREVIEW_GUIDANCE = 2.0  # of the second half of the seeds, which ask for something
 
 
 class RunError(RuntimeError):
@@ -127,7 +131,14 @@ class Run:
         tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
         with replacing(self.checkpoint_path) as temporary:
             temporary.write_bytes(to_bytes(tensors))  # save_file would leave files of its own
-        trainer.model(seconds=round(seconds)).save_pretrained(self.model_folder)
+        for decay in trainer.averages:
+            model = trainer.model(decay, seconds=round(seconds))
+            model.save_pretrained(self.folder_of(decay, trainer.config))
+
+    def folder_of(self, ema: float, config: TrainConfig) -> Path:
+        """Where the model of one of the run's weight averages is."""
+        name = self.model_folder.name
+        return self.folder / (name if ema == config.ema else f"{name}@{ema:g}")
 
     def load(self, trainer: Trainer) -> float:
         """Bring the trainer to the checkpoint, if there is one; returns the seconds trained."""
@@ -157,9 +168,21 @@ class Run:
             file.write(json.dumps(asdict(pulse)) + "\n")
 
     def save_preview(self, model: DiffusionModel, images: int) -> None:
-        """Draw the fixed seeds with the averaged weights: DDIM, eta 0."""
+        """Draw the fixed seeds with the averaged weights: DDIM, eta 0.
+
+        With labels, the second half of the pictures asks for a value of every attribute.
+        """
         recipe = Recipe("ddim", steps=min(PREVIEW_STEPS, model.schedule.T))
-        picture = sheet(draw(model, PREVIEW_SEEDS, recipe, len(PREVIEW_SEEDS)), columns=4)
+        labels = preview_labels(model) if model.labels else None
+        drawn = draw(
+            model,
+            PREVIEW_SEEDS,
+            recipe,
+            len(PREVIEW_SEEDS),
+            labels=labels,
+            guidance=PREVIEW_GUIDANCE,
+        )
+        picture = sheet(drawn, columns=4)
         self.previews.mkdir(exist_ok=True)
         with replacing(self.previews / f"{images:07d}.png") as temporary:
             save_png(temporary, picture, {"images": images, "seeds": list(PREVIEW_SEEDS)})
@@ -169,6 +192,16 @@ class Run:
         if self.metrics_path.exists():
             with replacing(self.metrics_path) as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+
+
+def preview_labels(model: DiffusionModel) -> np.ndarray:
+    """What the fixed seeds ask for: the first half nothing, the others one value after another."""
+    half = len(PREVIEW_SEEDS) // 2
+    counts = np.array([len(values) for values in model.labels.values()])
+    # Spread over the values of each attribute, so that eleven skins are not only the first eight.
+    wishes = (np.arange(half)[:, None] * counts) // half
+    wishes = np.where(counts > half, wishes, np.arange(half)[:, None] % counts)
+    return np.concatenate([np.full((half, len(counts)), ANY), wishes])
 
 
 def train_run(
@@ -192,6 +225,7 @@ def train_run(
     torch.set_num_threads(config.threads)
     images = load_images(data, config.size, progress)
     chosen, _ = images.split(config.held_out)
+    labels = labels_of(images, config)
     trainer = Trainer(config, device)
     seconds_before = run.load(trainer)
     run.stop_path.unlink(missing_ok=True)
@@ -201,7 +235,7 @@ def train_run(
         run.write_status("running", trainer.images)
         if not trainer.step:
             run.save_preview(trainer.model(), 0)
-        for done in trainer.run(_resident(images, trainer.device), chosen):
+        for done in trainer.run(_resident(images, trainer.device), chosen, labels):
             meter.losses.append(done.loss)
             last = done.step == done.steps or stopped() or run.stop_path.exists()
             if meter.due("pulse", PULSE_SECONDS) or last:
@@ -224,6 +258,18 @@ def train_run(
         raise
     finally:
         run.write_status(state, trainer.images, message)
+
+
+def labels_of(images: Images, config: TrainConfig) -> np.ndarray | None:
+    """The pictures' labels as the config names them; raises DataError when they are not there."""
+    if not config.labels:
+        return None
+    labels = images.labels
+    if config.labels_file:
+        labels = load_labels(config.labels_file, images.names, list(config.labels))
+    if labels is None or dict(labels.names) != dict(config.labels):
+        raise RunError("the labels are not those that the run began with; start a new run")
+    return labels.values
 
 
 class _Meter:

@@ -2,8 +2,10 @@
 
 import typer
 
+from diffusion.cli.evaluate import evaluate, guidance
 from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.publish import publish
+from diffusion.cli.reader import reader
 from diffusion.cli.sample import sample
 from diffusion.cli.train import train
 
@@ -16,4 +18,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(evaluate)
+app.command()(guidance)
 app.command()(publish)
+app.command()(reader)

@@ -16,9 +16,10 @@ import torch
 import typer
 
 from diffusion.cli.problem import one_sentence
-from diffusion.data import load_images
+from diffusion.data import Images, load_images
 from diffusion.device import pick_device, training_precision
-from diffusion.runs import Run, RunError, train_run
+from diffusion.labels import load_labels
+from diffusion.runs import Run, RunError, labels_of, train_run
 from diffusion.training import PRESETS, TrainConfig, Trainer
 
 PROBE_SECONDS = 8.0
@@ -44,6 +45,18 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weight average.")] = None,
+    more_ema: Annotated[
+        list[float] | None, typer.Option(help="Also keep an average of this decay; repeatable.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A CSV of the images' attributes, to ask for later.")
+    ] = None,
+    attributes: Annotated[
+        str | None, typer.Option(help="Columns of --labels to learn, as a,b,c; all.")
+    ] = None,
+    widths: Annotated[
+        str | None, typer.Option(help="Channels per resolution, as 32,64,128,256.")
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the images.")] = False,
     held_out: Annotated[
         int | None, typer.Option(help="Images kept back; 1000 of 5000 or more, else 0.")
@@ -66,6 +79,8 @@ def train(
                 "batch": batch,
                 "lr": lr,
                 "ema": ema,
+                "more_emas": tuple(more_ema or ()),
+                "widths": _numbers(widths),
                 "seed": seed,
                 "prediction": prediction,
                 "schedule": schedule,
@@ -75,7 +90,8 @@ def train(
                 "threads": threads or os.cpu_count(),
                 "precision": _precision(precision, where),
             }
-            _start(run, data, preset, minutes, images, overrides, where)
+            wanted = attributes.split(",") if attributes else None
+            _start(run, data, preset, minutes, images, overrides, where, labels, wanted)
         elif minutes is not None or images is not None:
             raise ValueError(
                 "--resume keeps the run's own budget; leave --minutes and --images out"
@@ -91,6 +107,8 @@ def _start(
     images: int | None,
     overrides: dict,
     device: torch.device,
+    labels_file: Path | None,
+    attributes: list[str] | None,
 ) -> None:
     if run.exists:
         raise RunError(f"{run.folder} holds a run; add --resume, or choose another --out")
@@ -106,20 +124,25 @@ def _start(
     if "held_out" not in given:
         config = replace(config, held_out=1000 if len(pictures) >= 5000 else 0)
     pictures.split(config.held_out)  # refuses too many before there is a run
+    if labels_file is not None:
+        labels = load_labels(labels_file, pictures.names, attributes)
+        config = replace(config, labels=labels.names, labels_file=str(labels_file.resolve()))
+    elif attributes:
+        raise ValueError("--attributes chooses columns of a file; add --labels FILE.csv")
     if minutes is not None:
-        speed = _images_per_second(config, pictures.pixels, device)
+        speed = _images_per_second(config, pictures, device)
         budget = max(int(minutes * 60 * speed), config.batch)
         config = replace(config, images=budget)
         typer.echo(f"{speed:.1f} images/s here: {budget:,} images in {minutes:g} minutes.")
     run.create(str(Path(data).resolve()), config)
 
 
-def _images_per_second(config: TrainConfig, pixels: np.ndarray, device: torch.device) -> float:
+def _images_per_second(config: TrainConfig, pictures: Images, device: torch.device) -> float:
     """Measure real steps of a trainer that is then thrown away."""
     torch.set_num_threads(config.threads)
-    indices = np.arange(len(pixels))
     trainer = Trainer(replace(config, images=10**9), device)
-    steps = trainer.run(pixels, indices)
+    labels = labels_of(pictures, config)
+    steps = trainer.run(pictures.pixels, np.arange(len(pictures)), labels)
     for _ in range(2):  # the first steps allocate and choose kernels
         next(steps).loss.item()
     start, count = time.perf_counter(), 0
@@ -148,6 +171,15 @@ def _follow(run: Run, device: torch.device, preview_every: float, checkpoint_eve
         typer.echo(f"Stopped after {pulse.images:,} images; go on with --resume --out {run.folder}")
     else:
         typer.echo(f"Trained; the model is in {run.model_folder}")
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"widths {text!r} are no numbers; write them as 32,64,128,256") from None
 
 
 def _precision(name: str, device: torch.device) -> str:
