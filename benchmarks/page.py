@@ -7,11 +7,12 @@ Chromium (`apt-get install chromium`, or CHROMIUM=path).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from demo.page import build, launch_options
 from demo.recorded import MODEL
 from diffusion import DiffusionModel
 
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SEEKS = 60
 LONG = 1000  # steps of the run whose memory is measured
 MEGA = 1_000_000
@@ -77,16 +79,9 @@ class Watched:
 
 def main(steps: int = 250, device: str = "cpu") -> None:
     """Print one table."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        raise SystemExit("no chromium on this machine; apt-get install chromium, or set CHROMIUM")
     yields = _note_yields()
-    backend = LocalBackend(DiffusionModel.from_pretrained(MODEL, device))
-    page = build(backend)
-    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+    with served(device) as (_, address), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         for faces in (4, 16):
             tab = browser.new_page(viewport={"width": 1280, "height": 720})
             tab.add_init_script(WATCH)
@@ -101,8 +96,27 @@ def main(steps: int = 250, device: str = "cpu") -> None:
                 print(f"a finished run of {LONG} steps: {_memory(tab)}")
             tab.close()
         browser.close()
-    page.close()
-    backend.close()
+
+
+def chromium() -> str:
+    """The path of the browser; ends the program where there is none."""
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not found:
+        raise SystemExit("no chromium on this machine; apt-get install chromium, or set CHROMIUM")
+    return found
+
+
+@contextlib.contextmanager
+def served(device: str) -> Iterator[tuple[LocalBackend, str]]:
+    """The page with the shipped model, in this process, and its address."""
+    backend = LocalBackend(DiffusionModel.from_pretrained(MODEL, device))
+    page = build(backend)
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    try:
+        yield backend, address
+    finally:
+        page.close()
+        backend.close()
 
 
 def _note_yields() -> dict[int, float]:
