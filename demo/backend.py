@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,6 +71,13 @@ class Backend(Protocol):
         """
         ...
 
+    def of(self, model: str) -> Backend:
+        """The same place, drawing with the model in another folder; "" is the shipped one.
+
+        May take a while, as the model may have to be loaded; raises ModelError.
+        """
+        ...
+
     def images_per_second(self) -> float | None:
         """How many images the network computes in a second; None until that is known."""
         ...
@@ -91,6 +99,7 @@ class LocalBackend:
         self._device = model.device.type
         models = Residents(model.device)
         models.keep(MODEL, model)
+        self._model = MODEL
         self.engine = Engine(models, capacity)
         self.engine.start(MODEL)
 
@@ -99,12 +108,23 @@ class LocalBackend:
     ) -> AsyncIterator[Begun | Tick | Place]:
         """See Backend."""
         # On another thread: a model may have to be loaded first.
-        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL, alone))
+        showing = await asyncio.to_thread(
+            self.engine.submit, requests(comparison, self._model, alone)
+        )
         with showing:
             yield Begun(showing.films)
             async with contextlib.aclosing(follow(showing.films)) as ticks:
                 async for tick in ticks:
                     yield tick
+
+    def of(self, model: str) -> LocalBackend:
+        """See Backend."""
+        if not model:
+            return self
+        about, other = self.engine.models.get(model).model, copy.copy(self)
+        other._model = model
+        other.schedule, other.size, other.weights = about.schedule, about.shape[1], about.version
+        return other
 
     def images_per_second(self) -> float | None:
         """See Backend."""
