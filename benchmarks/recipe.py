@@ -8,6 +8,7 @@ docs/recipe.md. On two CPU cores it takes hours.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,28 +50,26 @@ def main(
     runs: Annotated[Path, typer.Option(help="Where the runs are kept.")] = Path("runs"),
     precision: Annotated[str, typer.Option(help="Of the network when drawing.")] = "bfloat16",
     train: Annotated[bool, typer.Option(help="Else only what is trained is measured.")] = True,
-    out: Annotated[Path, typer.Option(help="The results; the table goes into the .md beside.")] = (
-        Path("docs/recipe.json")
+    page: Annotated[Path, typer.Option(help="Its table is replaced; the JSON goes beside.")] = (
+        Path("docs/recipe.md")
     ),
 ) -> None:
     """Train every way, measure it, and write the table."""
     if train:
         for name, options in WAYS.items():
             _train(runs / name, data, labels, images, threads, options)
-    models = _models(runs)
+    results = runs / "recipe.json"
     words = ["--data", data, "--steps", STEPS, "--count", count, "--precision", precision]
-    words += ["--threads", threads, "--out", out]
-    _run("evaluate", *words, *(word for model in models for word in ("--model", model)))
-    text = table(out, data, runs)
-    page = out.with_suffix(".md")
-    written = page.read_text()
-    if TABLE.search(written):
-        with replacing(page) as temporary:
-            temporary.write_text(TABLE.sub(lambda _: f"{text}\n", written))
+    words += ["--threads", threads, "--out", results]
+    _run("evaluate", *words, *(word for model in _models(runs) for word in ("--model", model)))
+    text = table(results, data)
+    with replacing(page) as temporary:
+        temporary.write_text(TABLE.sub(lambda _: f"{text}\n", page.read_text()))
+    shutil.copyfile(results, page.with_suffix(".json"))
     print(text)
 
 
-def table(out: Path, data: Path, runs: Path) -> str:
+def table(out: Path, data: Path) -> str:
     """One line for every model that was measured, the best distance first."""
     results = read(out)
     first, *_ = results["extractors"]

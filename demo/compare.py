@@ -55,7 +55,7 @@ def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
         right_sampler, right_spacing, _ = _side("right")
         _html("setup", wording.SETUP)
     gr.HTML(
-        f"<div class='chips'><span>{wording.TRY}</span></div>",
+        f"<div class='chips'><span>{wording.TRY}</span></div><p class='says'></p>",
         elem_id="examples",
         js_on_load=None,
         apply_default_css=False,
@@ -170,12 +170,12 @@ def _stage(service: Service) -> gr.HTML:
 
 def _labels(left: str, right: str) -> list[dict]:
     """The words over steps and η when the samplers change."""
-    both = left == right == "ddim"
+    left_steps, right_steps, right_eta = wording.labels(left, right)
     return [
-        gr.update(label=wording.steps_label(left)),
-        gr.update(label=wording.steps_label(right)),
+        gr.update(label=left_steps),
+        gr.update(label=right_steps),
         gr.update(interactive=left == "ddim"),
-        gr.update(interactive=right == "ddim", label=wording.eta_label(both)),
+        gr.update(interactive=right == "ddim", label=right_eta),
     ]
 
 

@@ -21,6 +21,7 @@ from diffusion.cache import cache_dir
 from diffusion.data import Images
 from diffusion.denoiser import EVERYWHERE
 from diffusion.distances import Gaussian, copy_rate, frechet, kid, precision_recall
+from diffusion.features import VERSION as features_version
 from diffusion.features import Extractor, extractors, features
 from diffusion.files import replacing
 from diffusion.model import DiffusionModel
@@ -153,7 +154,8 @@ class Faces:
         return labels.values[self.unseen][:, columns]
 
     def _cached(self, name: str, extract: Extractor, indices: np.ndarray) -> np.ndarray:
-        digest = hashlib.sha256(f"{name}:{self.images.key}:".encode() + indices.tobytes())
+        what = f"{features_version}:{name}:{self.images.key}:".encode()
+        digest = hashlib.sha256(what + indices.tobytes())
         path = cache_dir("features") / f"{digest.hexdigest()[:24]}.npy"
         if not path.is_file():
             rows = features(self.images.pixels[indices], extract)
@@ -172,14 +174,14 @@ class Subject:
 
     def row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
         """What decides a row's pictures, as a hash."""
+        asked = faces.labels(list(self.model.labels)).tolist() if setting.guidance else None
         what = [
             VERSION,
             self.weights,
             str(next(self.model.network.parameters()).dtype),
             setting.to_json(),
             seed,
-            faces.images.key if setting.guidance else "",
-            faces.count if setting.guidance else 0,
+            asked,
         ]
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 

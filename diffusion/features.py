@@ -17,6 +17,7 @@ from torch import Tensor
 
 Extractor = Callable[[Tensor], Tensor]  # float32 (B, 3, H, W) in [0, 255] -> (B, D)
 
+VERSION = 1  # raise it when an extractor's features would change
 BATCH = 64
 EFFICIENTNET_SIDE = 128  # pixels: what calibration tables in this repository were measured at
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

@@ -105,7 +105,9 @@ def _save_mp4(path: Path, pictures: list[Image.Image], fps: int) -> None:
 
     width, height = (side - side % 2 for side in pictures[0].size)  # H.264 wants even sides
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18"})
+        stream = container.add_stream(
+            "libx264", rate=fps, options={"crf": "18", "preset": "veryfast"}
+        )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for picture in [*pictures, *[pictures[-1]] * fps]:
             frame = av.VideoFrame.from_image(picture.convert("RGB").crop((0, 0, width, height)))

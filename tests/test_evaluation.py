@@ -141,7 +141,8 @@ def test_a_measurement_goes_on_where_it_was_stopped(faces, subject, monkeypatch)
     assert abs(pixels - expected).max() <= 2
 
 
-def test_other_settings_weights_or_precision_are_other_rows(faces, subject):
+def test_other_settings_weights_wishes_or_precision_are_other_rows(labelled, subject):
+    faces = labelled
     keys = {
         subject.row_key(setting, faces, seed)
         for setting in (Setting(Recipe("ddim", 2)), Setting(Recipe("ddim", 2), 2.0))
@@ -149,9 +150,11 @@ def test_other_settings_weights_or_precision_are_other_rows(faces, subject):
     }
     keys.add(Subject("random", subject.model, "other").row_key(Setting(), faces, 0))
     keys.add(subject.row_key(Setting(), faces, 0))
+    fewer = Faces(faces.images, 20, 6, ("haar",))
+    keys.add(subject.row_key(Setting(Recipe("ddim", 2), 2.0), fewer, 0))
     subject.model.network.to(torch.bfloat16)
     keys.add(subject.row_key(Setting(), faces, 0))
-    assert len(keys) == 7
+    assert len(keys) == 8
 
 
 def test_guided_pictures_ask_for_what_the_unseen_ones_show(labelled, subject):

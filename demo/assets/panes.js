@@ -27,6 +27,8 @@ class Pane {
       zoom === null
         ? Array.from({ length: faces }, (_, face) => fill(words.enlarge, { face: face + 1 }))
         : [words.reduce];
+    const there = [...this.faces.children].map((button) => button.getAttribute("aria-label"));
+    if (there.join() === names.join()) return;
     this.faces.style.setProperty("--side", Math.round(Math.sqrt(names.length)));
     this.faces.replaceChildren(
       ...names.map((name, face) => {

@@ -46,7 +46,7 @@ function offerExamples(examples) {
       if (stage.dataset.state === "running") return;
       setFields(fields);
       whenFilled(fields).then(() => document.querySelector("#run").click());
-      say(says);
+      document.querySelector("#examples .says").textContent = says;
     });
     chips.append(chip);
   }

@@ -160,7 +160,7 @@ function describe(moment, which) {
   const { face, faces } = find(".progress").dataset;
   const one = zoom === null ? film.start.faces === 1 && 0 : zoom;
   return {
-    calls: still.calls,
+    calls: String(still.calls).padStart(String(reel.total).length, "\u2007"), // a digit's space
     total: reel.total,
     noise: Math.round(reel.noise(still) * 100),
     seconds: still.seconds.toFixed(1),

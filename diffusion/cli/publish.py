@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffusion.cli.problem import one_sentence
-from diffusion.publishing import Source
+from diffusion.data import Source
 from diffusion.publishing import publish as publish_run
 from diffusion.runs import Run
 

@@ -171,7 +171,7 @@ def test_eta_one_on_the_same_noise_is_ddpm(screen):
 @pytest.mark.parametrize(
     ("sampler", "title", "how", "label"),
     [
-        ("ddpm_large", "DDPM", "adds more fresh noise each step", "DDPM steps"),
+        ("ddpm_large", "DDPM", "adds more fresh noise each step", "Left steps"),
         ("ddim", "DDIM", "adds a part of it (η 0.3)", "DDIM steps"),
         ("dpmpp_2m", "DPM-Solver++(2M)", "adds none, looks back once", "DPM-Solver++ steps"),
     ],

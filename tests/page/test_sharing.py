@@ -203,5 +203,6 @@ def test_an_example_is_one_click_and_one_sentence(screen):
     chips.first.click()
     screen.wait("running")
     screen.wait("finished")
+    assert screen.page.inner_text("#examples .says").startswith("Ten calls each")
     assert form(screen) == {**settings.DEFAULTS, "left_steps": "10", "right_steps": "10"}
     assert screen.calls("left") == screen.calls("right") == 10
