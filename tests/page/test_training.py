@@ -29,9 +29,13 @@ SMALLEST = {"size": 16, "widths": (16, 32), "batch": 4, "T": 50, "threads": 1}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     yield (root := tmp_path_factory.mktemp("runs"))
-    for path in root.iterdir():
+    for path in folders(root):
         if Run(path).alive:
             os.kill(Run(path).status()["pid"], signal.SIGKILL)
+
+
+def folders(root):
+    return [path for path in root.iterdir() if path.name[0] != "."]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,7 @@ def tab(browser, training):
 
 
 def pid_of(runs):
-    return next(Run(path).status()["pid"] for path in runs.iterdir() if Run(path).alive)
+    return next(Run(path).status()["pid"] for path in folders(runs) if Run(path).alive)
 
 
 def test_a_run_is_started_watched_reloaded_killed_continued_stopped_and_deleted(
@@ -176,7 +180,7 @@ def test_a_run_is_started_watched_reloaded_killed_continued_stopped_and_deleted(
     assert page.inner_text(".actions .delete") == wording_train.TRAIN["really"]
     page.click(".actions .delete")
     tab.wait("document.querySelectorAll('.runs li').length === 0")
-    assert not [path for path in runs.iterdir() if path.name[0] != "."]
+    assert not folders(runs)
 
 
 def test_own_pictures_are_taken_and_bad_ones_are_refused_beside_the_button(tab, tmp_path):
