@@ -168,7 +168,7 @@ def _draw(engine: Engine, *visitors: list[Request]) -> list[np.ndarray]:
     _wait(films)
     for showing in showings:
         showing.close()
-    return [film.at(film.calls).pictures for film in films]
+    return [film.at(film.calls).x for film in films]
 
 
 def _wait(films: list[Film], calls: int | None = None) -> None:

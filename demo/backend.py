@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from demo.settings import Comparison
 from diffusion import DiffusionModel, Schedule
 from diffusion.engine import Engine
-from diffusion.film import Film, Place
+from diffusion.film import Film, Place, Still
 from diffusion.residents import Residents
 from diffusion.slots import Capacity
 from diffusion.walks import Request
@@ -26,11 +24,20 @@ MODEL = "shipped"
 class Tick:
     """Both panes after the same number of network calls; a pane that is done waits."""
 
-    calls: tuple[int, ...]  # made by each pane
-    levels: tuple[int, ...]  # that each pane has come to
-    seconds: tuple[float, ...]  # since the start, for each pane until it was done
-    pictures: tuple[np.ndarray, ...]  # per pane uint8 (faces, H, W, 3): x at its level
+    stills: tuple[Still, ...]  # one per pane
     done: bool
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """Network calls made by each pane."""
+        return tuple(still.calls for still in self.stills)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The run is accepted; what it draws comes into these films, one per pane."""
+
+    films: tuple[Film, ...]
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,22 @@ class Backend(Protocol):
 
     schedule: Schedule
     size: int  # side of a picture in pixels
+    weights: str  # which weights draw: diffusion.model.weights_hash, or ""
 
-    def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place | Note]:
+    def stream(
+        self, comparison: Comparison, alone: str = ""
+    ) -> AsyncIterator[Begun | Tick | Place | Note]:
         """The ticks of one run, at a pace that can be watched; closing it ends the work.
 
-        Before the first tick come places in the waiting line, if there is one. Raises ValueError
-        or RuntimeError, with a sentence for the visitor, when the run cannot be done.
+        Before the first tick come the run's films, and places in the waiting line if there is
+        one. With a name of its own in `alone`, the run is computed anew and without strangers.
+        Raises ValueError or RuntimeError, with a sentence for the visitor, when the run cannot
+        be done.
         """
+        ...
+
+    def images_per_second(self) -> float | None:
+        """How many images the network computes in a second; None until that is known."""
         ...
 
     def describe(self) -> str:
@@ -71,21 +87,28 @@ class LocalBackend:
     """An engine in this process: all visitors share one network, call by call."""
 
     def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
-        self.schedule, self.size = model.schedule, model.shape[1]
+        self.schedule, self.size, self.weights = model.schedule, model.shape[1], model.version
         self._device = model.device.type
         models = Residents(model.device)
         models.keep(MODEL, model)
         self.engine = Engine(models, capacity)
         self.engine.start(MODEL)
 
-    async def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place]:
+    async def stream(
+        self, comparison: Comparison, alone: str = ""
+    ) -> AsyncIterator[Begun | Tick | Place]:
         """See Backend."""
         # On another thread: a model may have to be loaded first.
-        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL))
+        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL, alone))
         with showing:
+            yield Begun(showing.films)
             async with contextlib.aclosing(follow(showing.films)) as ticks:
                 async for tick in ticks:
                     yield tick
+
+    def images_per_second(self) -> float | None:
+        """See Backend."""
+        return self.engine.images_per_second
 
     def describe(self) -> str:
         """See Backend."""
@@ -96,10 +119,10 @@ class LocalBackend:
         self.engine.close()
 
 
-def requests(comparison: Comparison, model: str) -> list[Request]:
+def requests(comparison: Comparison, model: str, alone: str = "") -> list[Request]:
     """One request for each pane."""
     seeds = tuple(comparison.seeds)
-    return [Request(model, seeds, recipe) for recipe in comparison.recipes]
+    return [Request(model, seeds, recipe, alone=alone) for recipe in comparison.recipes]
 
 
 async def follow(films: Sequence[Film]) -> AsyncIterator[Tick | Place]:
@@ -141,14 +164,9 @@ async def follow(films: Sequence[Film]) -> AsyncIterator[Tick | Place]:
 
 
 def _tick(films: Sequence[Film], clock: int) -> Tick:
-    stills = [film.at(clock) for film in films]
-    return Tick(
-        calls=tuple(still.calls for still in stills),
-        levels=tuple(still.level for still in stills),
-        seconds=tuple(still.seconds for still in stills),
-        pictures=tuple(still.pictures for still in stills),
-        done=all(still.calls == film.calls for still, film in zip(stills, films, strict=True)),
-    )
+    stills = tuple(film.at(clock) for film in films)
+    done = all(still.calls == film.calls for still, film in zip(stills, films, strict=True))
+    return Tick(stills, done)
 
 
 def _next(films: Sequence[Film], clock: int) -> int:

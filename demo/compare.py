@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from string import Template
@@ -12,142 +10,196 @@ from typing import Any
 
 import gradio as gr
 
-from demo import messages, recorded, settings, wording
-from demo.backend import Backend, Note, RunEnded, Tick
-from demo.viewers import Viewer, Viewers
-from diffusion.engine import Full
-from diffusion.film import Place
+from demo import settings, wording
+from demo.backend import Backend
+from demo.service import Service
 
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = (
+    "film.js",
+    "clock.js",
+    "timeline.js",
+    "panes.js",
+    "equation.js",
+    "keep.js",
+    "stage.js",
+)
 # Streams cost next to nothing while they wait, and the engine has a line of its own that tells
 # place and seconds: Gradio's should never be reached.
 RUNS_AT_ONCE, WAITING = 256, 64
 
-log = logging.getLogger(__name__)
 
-
-def create(backend: Backend) -> None:
+def create(backend: Backend, page: gr.Blocks) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
-    viewers = Viewers()
-
-    async def run(
-        seed: str, faces: int, ddpm_steps: str, ddim_steps: str, eta: str
-    ) -> AsyncIterator[dict[str, Any]]:
-        async for message in compare(backend, viewers, (seed, faces, ddpm_steps, ddim_steps, eta)):
-            yield message
-
-    async def ack(receipt: Any) -> None:
-        viewers.acknowledge(receipt)
-
-    async def film(_: Any = None) -> list[dict]:
-        return recorded.load()
-
-    stage = gr.HTML(
-        value={},
-        html_template=Template((ASSETS / "stage.html").read_text()).substitute(wording.STAGE),
-        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
-        server_functions=[ack, film],
-        apply_default_css=False,
-        elem_id="stage",
-        show_label=False,
-    )
+    service = Service(backend)
+    stage = _stage(service)
     with gr.Row(elem_id="controls"):
         with gr.Row(elem_id="action"):
             run_button = gr.Button(wording.RUN, variant="primary", elem_id="run")
             stop_button = gr.Button(wording.STOP, variant="primary", elem_id="stop")
         seed = _field(wording.SEED, "seed")
         dice = gr.Button(wording.NEW_SEED, elem_id="dice")
-        faces = gr.Radio(
-            list(settings.FACES),
-            value=settings.DEFAULTS["faces"],
-            label=wording.FACES,
-            elem_id="faces",
-            min_width=40,
-        )
-        faces.preprocess = lambda value: value  # settings.py words every refusal
-        ddpm_steps = _field(wording.DDPM_STEPS, "ddpm_steps")
-        ddim_steps = _field(wording.DDIM_STEPS, "ddim_steps")
-        eta = _field(wording.ETA, "eta")
+        faces = _choice(wording.FACES, "faces", [(str(n), n) for n in settings.FACES])
+        left_steps = _field(wording.steps_label("ddpm"), "left_steps")
+        right_steps = _field(wording.steps_label("ddim"), "right_steps")
+        right_eta = _field(wording.ETA, "right_eta")
+        _html("view", wording.VIEW)
+    with gr.Row(elem_id="more"):
+        left_sampler, left_spacing, left_eta = _side("left")
+        right_sampler, right_spacing, _ = _side("right")
+        _html("setup", wording.SETUP)
+    gr.HTML(
+        f"<div class='chips'><span>{wording.TRY}</span></div>",
+        elem_id="examples",
+        js_on_load=None,
+        apply_default_css=False,
+    )
+    _html("equation", wording.EQUATION)
 
-    fields = [seed, faces, ddpm_steps, ddim_steps, eta]
-    pressed = [run_button.click, *(box.submit for box in fields if box is not faces)]
+    boxes = {
+        "seed": seed,
+        "faces": faces,
+        "left_steps": left_steps,
+        "right_steps": right_steps,
+        "right_eta": right_eta,
+        "left_sampler": left_sampler,
+        "left_eta": left_eta,
+        "left_spacing": left_spacing,
+        "right_sampler": right_sampler,
+        "right_spacing": right_spacing,
+    }
+    fields = [boxes[name] for name in settings.DEFAULTS]
+    texts = [box for box in fields if isinstance(box, gr.Textbox)]
+
+    async def run(*values: Any) -> AsyncIterator[dict[str, Any]]:
+        async for message in service.run(dict(zip(settings.DEFAULTS, values, strict=True))):
+            yield message
+
+    async def replay(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
+        async for message in service.replay(event._data):
+            yield message
+
+    streaming = {
+        "outputs": stage,
+        "show_progress": "hidden",
+        "concurrency_limit": RUNS_AT_ONCE,
+        "trigger_mode": "once",
+    }
     running = gr.on(
-        pressed,
+        [run_button.click, *(box.submit for box in texts)],
         run,
         fields,
-        stage,
         api_name="compare",
-        show_progress="hidden",
-        concurrency_limit=RUNS_AT_ONCE,
-        trigger_mode="once",
+        **streaming,
     )
+    replaying = stage.replay(replay, None, api_visibility="private", **streaming)
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     stop_button.click(
-        lambda: {"type": "stopped"},
+        lambda: {"type": "stopped"}, None, stage, cancels=[running, replaying], **quiet
+    )
+    gr.on(
+        [left_sampler.change, right_sampler.change],
+        _labels,
+        [left_sampler, right_sampler],
+        [left_steps, right_steps, left_eta, right_eta],
+        **quiet,
+    )
+    # The rest happens in the browser.
+    dice.click(None, None, seed, js="() => String(Math.floor(Math.random() * 1e6))", **quiet)
+    stage.settings(None, None, fields, js="() => cartoon.take()", **quiet)
+    page.load(None, None, fields, js="() => cartoon.initial()", **quiet)
+    gr.on(
+        [box.change for box in fields],
         None,
-        stage,
-        cancels=[running],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    dice.click(
-        None, None, seed, js="() => String(Math.floor(Math.random() * 1e6))", show_progress="hidden"
+        fields,
+        None,
+        js="(...fields) => cartoon.remember(...fields)",
+        **quiet,
     )
 
 
-SCRIPTS = ("film.js", "timeline.js", "stage.js")
+def head() -> str:
+    """The script that the page needs before its components are there."""
+    defaults = json.dumps(settings.DEFAULTS)
+    script = (ASSETS / "address.js").read_text().replace('"[defaults]"', defaults)
+    return f"<script>{script}</script>"
 
 
-async def compare(
-    backend: Backend, viewers: Viewers, fields: tuple
-) -> AsyncIterator[dict[str, Any]]:
-    """The messages of one press of Run: a start and frames, or a problem in one sentence."""
-    try:
-        comparison = settings.read_comparison(*fields, T=backend.schedule.T)
-        with viewers.watch() as viewer:
-            yield messages.start(viewer.run, comparison, backend.schedule, backend.size)
-            async for message in _watch(backend, viewer, comparison):
-                yield message
-    except (ValueError, Full, RunEnded) as refusal:
-        yield messages.problem(str(refusal))
-    except Exception as error:
-        log.exception("a comparison failed")
-        yield messages.problem(wording.failed(error))
+def _stage(service: Service) -> gr.HTML:
+    # Gradio calls these by name; the methods of an object have none that it could mark.
+    async def ack(receipt: Any) -> None:
+        service.viewers.acknowledge(receipt)
+
+    async def look(wish: Any) -> None:
+        service.viewers.look(wish)
+
+    async def opening(_: Any = None) -> dict | None:
+        return await service.opening()
+
+    async def examples(_: Any = None) -> list[dict]:
+        return await service.examples()
+
+    async def fill(wish: Any) -> dict:
+        return await service.fill(wish)
+
+    async def keep(wish: Any) -> dict:
+        return await service.keep(wish)
+
+    async def read(wish: Any) -> dict:
+        return await service.read(wish)
+
+    comparison = settings.read_comparison(service.backend.schedule.T)
+    left, right = (wording.how(recipe) for recipe in comparison.recipes)
+    return gr.HTML(
+        value={},
+        html_template=_template("stage", {**wording.STAGE, "left_how": left, "right_how": right}),
+        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        server_functions=[ack, look, opening, examples, fill, keep, read],
+        apply_default_css=False,
+        elem_id="stage",
+        show_label=False,
+    )
 
 
-async def _watch(
-    backend: Backend, viewer: Viewer, comparison: settings.Comparison
-) -> AsyncIterator[dict[str, Any]]:
-    before = None
-    async with contextlib.aclosing(backend.stream(comparison)) as ticks:
-        async for tick in ticks:
-            match tick:
-                case Place(number, seconds):
-                    yield messages.aside(viewer.run, wording.waiting(number, seconds))
-                case Note(words):
-                    yield messages.aside(viewer.run, words)
-                case Tick() if tick.done or not viewer.behind:
-                    # Compression on another thread: this one serves everybody.
-                    message = await asyncio.to_thread(
-                        messages.frame,
-                        viewer.run,
-                        viewer.sent + 1,
-                        tick,
-                        before,
-                        comparison,
-                        backend.schedule,
-                    )
-                    viewer.send(messages.size(message))
-                    yield message
-                    before = tick
+def _labels(left: str, right: str) -> list[dict]:
+    """The words over steps and η when the samplers change."""
+    both = left == right == "ddim"
+    return [
+        gr.update(label=wording.steps_label(left)),
+        gr.update(label=wording.steps_label(right)),
+        gr.update(interactive=left == "ddim"),
+        gr.update(interactive=right == "ddim", label=wording.eta_label(both)),
+    ]
 
 
-def _field(label: str, name: str) -> gr.Textbox:
+def _side(side: str) -> tuple[gr.Radio, gr.Radio, gr.Textbox | None]:
+    """What a side can choose under More; the right side's η is in the row with Run."""
+    name = wording.SIDES[side]
+    with gr.Column(elem_id=f"{side}_more", elem_classes="side"):
+        sampler = _choice(
+            f"{name} {wording.SAMPLER}",
+            f"{side}_sampler",
+            [(wording.SAMPLERS[key], key) for key in settings.SAMPLERS],
+        )
+        with gr.Row(elem_classes="line"):
+            spacing = _choice(
+                f"{name} {wording.SPACING}",
+                f"{side}_spacing",
+                [(words, key) for key, words in wording.SPACINGS.items()],
+            )
+            eta = None
+            if side == "left":
+                eta = _field(f"{name} {wording.ETA}", "left_eta", interactive=False)
+    return sampler, spacing, eta
+
+
+def _field(label: str, name: str, interactive: bool = True) -> gr.Textbox:
     return gr.Textbox(
         str(settings.DEFAULTS[name]),
         label=label,
         elem_id=name,
         elem_classes="field",
+        interactive=interactive,
         max_lines=1,
         max_length=40,
         min_width=40,
@@ -155,3 +207,17 @@ def _field(label: str, name: str) -> gr.Textbox:
             autocomplete="off", spellcheck=False, enterkeyhint="go"
         ),
     )
+
+
+def _choice(label: str, name: str, choices: list[tuple[str, Any]]) -> gr.Radio:
+    box = gr.Radio(choices, value=settings.DEFAULTS[name], label=label, elem_id=name, min_width=40)
+    box.preprocess = lambda value: value  # settings.py words every refusal
+    return box
+
+
+def _html(name: str, words: dict[str, str]) -> gr.HTML:
+    return gr.HTML(_template(name, words), elem_id=name, js_on_load=None, apply_default_css=False)
+
+
+def _template(name: str, words: dict[str, str]) -> str:
+    return Template((ASSETS / f"{name}.html").read_text()).substitute(words)

@@ -1,29 +1,39 @@
-"""What travels to the browser: small dictionaries, each with the panes that changed."""
+"""What travels to the browser: small dictionaries, each with the stills that are new."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from demo import wording
 from demo.backend import Tick
+from demo.equations import equation
 from demo.settings import Comparison
 from diffusion import Schedule
+from diffusion.film import Film, Still
+from diffusion.recipe import Recipe
 
 CLEAN_BELOW = 0.25  # share of noise under which compression would be seen
-CLEAN_QUALITY, NOISY_QUALITY = 88, 75  # of JPEG
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of JPEG, for pictures with little noise and with more."""
+
+    clean: int = 88
+    noisy: int = 75
+
+
+LIVE = Quality()
 
 
 def start(run: str, comparison: Comparison, schedule: Schedule, size: int) -> dict:
-    """Opens a run: the levels of both panes, and how much noise each level holds."""
-    panes = []
-    for recipe in comparison.recipes:
-        levels = schedule.levels(recipe.steps, recipe.spacing)
-        noise = [round(1 - schedule.alpha_bar[level].item(), 4) for level in levels]
-        panes.append({"levels": list(levels), "noise": noise})
+    """Opens a run: what both panes show, their levels, and how much noise each level holds."""
     return {
         "type": "start",
         "run": run,
@@ -31,8 +41,20 @@ def start(run: str, comparison: Comparison, schedule: Schedule, size: int) -> di
         "faces": comparison.faces,
         "size": size,
         "T": schedule.T,
-        "panes": panes,
-        "how": wording.ddim_how(comparison.recipes[1].eta),
+        "panes": [_pane(recipe, schedule) for recipe in comparison.recipes],
+    }
+
+
+def _pane(recipe: Recipe, schedule: Schedule) -> dict:
+    levels = schedule.levels(recipe.steps, recipe.spacing)
+    return {
+        "sampler": recipe.sampler,
+        "title": wording.title(recipe),
+        "how": wording.how(recipe),
+        "levels": list(levels),
+        "noise": [round(1 - schedule.alpha_bar[level].item(), 4) for level in levels],
+        "kept": Film(recipe.steps).kept_calls,
+        "equation": equation(recipe, schedule),
     }
 
 
@@ -41,37 +63,44 @@ def frame(
     number: int,
     tick: Tick,
     before: Tick | None,
-    comparison: Comparison,
+    lens: str,
+    words: str,
     schedule: Schedule,
-    quality: int = NOISY_QUALITY,
 ) -> dict:
-    """One tick; the last one also tells the outcome.
+    """One tick through a lens; `words` tell the outcome when it is the last.
 
-    `images` has one data URI per pane, None where nothing changed since the tick `before`, the
-    last one that was sent. `quality` is that of noisy JPEGs.
+    Stills that were already in the tick `before`, the last one sent, are left out.
     """
-    noise = [1 - schedule.alpha_bar[level].item() for level in tick.levels]
-    changed = [before is None or before.calls[i] < made for i, made in enumerate(tick.calls)]
-    message = {
-        "type": "frame",
-        "run": run,
-        "number": number,
-        "calls": list(tick.calls),
-        "seconds": [round(seconds, 2) for seconds in tick.seconds],
-        "images": [
-            picture(pictures, share, quality) if new else None
-            for pictures, share, new in zip(tick.pictures, noise, changed, strict=True)
-        ],
-        "done": tick.done,
+    stills = [
+        still_seen(pane, still, [lens], schedule)
+        for pane, still in enumerate(tick.stills)
+        if before is None or before.stills[pane] is not still
+    ]
+    message = {"type": "frame", "run": run, "number": number, "stills": stills, "done": tick.done}
+    return {**message, "words": words} if tick.done else message
+
+
+def still_seen(
+    pane: int, still: Still, lenses: Iterable[str], schedule: Schedule, quality: Quality = LIVE
+) -> dict:
+    """A still through some lenses."""
+    noise = 1 - schedule.alpha_bar[still.level].item()
+    return {
+        "pane": pane,
+        "calls": still.calls,
+        "seconds": round(still.seconds, 2),
+        "sizes": still.sizes and {k: float(f"{v:.4g}") for k, v in still.sizes.to_json().items()},
+        "images": {
+            lens: picture(seen, noise if lens == "x" else _noise_in(lens), quality)
+            for lens in lenses
+            if (seen := still.seen(lens)) is not None
+        },
     }
-    if tick.done:
-        message["words"] = _outcome(tick, comparison)
-    return message
 
 
-def size(frame: dict) -> int:
+def size(message: dict) -> int:
     """The bytes of a frame, nearly all of them its pictures."""
-    return sum(len(image) for image in frame["images"] if image)
+    return sum(len(image) for still in message["stills"] for image in still["images"].values())
 
 
 def aside(run: str, text: str) -> dict:
@@ -84,7 +113,7 @@ def problem(text: str) -> dict:
     return {"type": "problem", "words": text}
 
 
-def picture(pictures: np.ndarray, noise: float, quality: int = NOISY_QUALITY) -> str:
+def picture(pictures: np.ndarray, noise: float, quality: Quality = LIVE) -> str:
     """One pane's faces at native size as a data URI: PNG when clean, JPEG on the way there.
 
     `noise` is the pane's share of noise: the less there is, the more of the compression shows.
@@ -93,11 +122,15 @@ def picture(pictures: np.ndarray, noise: float, quality: int = NOISY_QUALITY) ->
     if noise == 0:
         image.save(buffer, "PNG", compress_level=1)
     elif noise < CLEAN_BELOW:
-        image.save(buffer, "JPEG", quality=CLEAN_QUALITY, subsampling=0)
+        image.save(buffer, "JPEG", quality=quality.clean, subsampling=0)
     else:
-        image.save(buffer, "JPEG", quality=quality, subsampling=2)
-    kind = "png" if noise == 0 else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        image.save(buffer, "JPEG", quality=quality.noisy, subsampling=2)
+    return data_uri(f"image/{'png' if noise == 0 else 'jpeg'}", buffer.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes as an address that a browser reads."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def tile(pictures: np.ndarray) -> np.ndarray:
@@ -108,9 +141,16 @@ def tile(pictures: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows.reshape(side * height, side * width, channels))
 
 
-def _outcome(tick: Tick, comparison: Comparison) -> str:
-    quickest = sorted(range(len(tick.calls)), key=lambda i: tick.seconds[i])
+def outcome(stills: Iterable[Still], comparison: Comparison) -> str:
+    """Calls and seconds of both panes, the quicker one first; measured, never assumed."""
+    pairs = zip(comparison.recipes, stills, strict=True)
     return " ".join(
-        wording.result(comparison.recipes[i].sampler.upper(), tick.calls[i], tick.seconds[i])
-        for i in quickest
+        wording.result(wording.name(recipe), still.calls, still.seconds)
+        for recipe, still in sorted(pairs, key=lambda pair: pair[1].seconds)
     )
+
+
+def _noise_in(lens: str) -> float:
+    """How much noise there is in what the network predicts: a clean picture has none to speak of,
+    but is not worth a PNG in every frame."""
+    return CLEAN_BELOW / 2 if lens == "x0" else 1.0

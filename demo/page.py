@@ -24,7 +24,7 @@ def build(backend: Backend) -> gr.Blocks:
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
         with gr.Column(elem_id="compare"):
-            compare.create(backend)
+            compare.create(backend, page)
     return page.queue(max_size=compare.WAITING)
 
 
@@ -32,7 +32,7 @@ def launch_options() -> dict[str, Any]:
     """What `launch` needs besides an address: the look, and no door that is not needed."""
     return {
         "theme": theme(),
-        "head": f"<style>{_styles()}</style>",
+        "head": f"<style>{_styles()}</style>{compare.head()}",
         "footer_links": [],
         "ssr_mode": False,
         "run_history": False,

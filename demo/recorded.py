@@ -7,46 +7,100 @@ computes the same faces live.
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from demo import messages, settings
-from demo.backend import LocalBackend
+from demo.backend import Begun, LocalBackend
+from demo.reels import Reel
 from diffusion import DiffusionModel
 from diffusion.files import replacing
+from diffusion.film import LENSES, Film, Still
 
 MODEL = Path(__file__).parent.parent / "checkpoints" / "cartoonset-64"
 FILE = Path(__file__).parent / "assets" / "recorded.json"
-EVERY = 2  # calls from one kept frame to the next
-QUALITY = 45  # of the noisy frames: noise is most of the bytes, and one noise looks like another
+RUN = "recorded"
+# Noise is most of the bytes: fewer and smaller pictures of what is not on show at first.
+MOST = {"x": 51, "x0": 26, "eps": 26}  # stills per pane
+QUALITY = {
+    "x": messages.Quality(clean=56, noisy=30),
+    "x0": messages.Quality(clean=45),
+    "eps": messages.Quality(noisy=9),
+}
 
 
-def record(model: DiffusionModel) -> list[dict]:
-    """The messages of a run with the default settings, fewer and smaller than a live run's."""
-    return asyncio.run(_record(model))
+def record(model: DiffusionModel) -> dict:
+    """A run with the default settings; fewer and smaller stills than a live run has."""
+    films = asyncio.run(_films(model))
+    comparison = settings.read_comparison(model.schedule.T)
+    return {
+        "weights": model.version,
+        "start": messages.start(RUN, comparison, model.schedule, model.shape[1]),
+        "stills": [
+            messages.still_seen(pane, still, [lens], model.schedule, QUALITY[lens])
+            for pane, film in enumerate(films)
+            for lens in LENSES
+            for still in _few(film, MOST[lens])
+        ],
+        "words": messages.outcome([film.at(film.calls) for film in films], comparison),
+    }
 
 
-async def _record(model: DiffusionModel) -> list[dict]:
+async def _films(model: DiffusionModel) -> tuple[Film, ...]:
     backend = LocalBackend(model)
-    comparison = settings.read_comparison(**settings.DEFAULTS, T=model.schedule.T)
-    schedule, before = model.schedule, None
-    kept = [messages.start("recorded", comparison, schedule, model.shape[1])]
-    async for tick in backend.stream(comparison):
-        if max(tick.calls) % EVERY == 0 or tick.done:
-            number = len(kept)
-            kept.append(
-                messages.frame("recorded", number, tick, before, comparison, schedule, QUALITY)
-            )
-            before = tick
+    async for event in backend.stream(settings.read_comparison(model.schedule.T)):
+        if isinstance(event, Begun):
+            films = event.films
     backend.close()
-    return kept
+    return films
+
+
+def _few(film: Film, most: int) -> list[Still]:
+    stills = film.stills
+    return [*stills[: -1 : -(-len(stills) // most)], stills[-1]]
 
 
 @cache
-def load() -> list[dict]:
-    """The recorded messages; empty when none was made."""
-    return json.loads(FILE.read_text()) if FILE.is_file() else []
+def load() -> dict | None:
+    """The recorded run as messages; None when none was made."""
+    return json.loads(FILE.read_text()) if FILE.is_file() else None
+
+
+@cache
+def reel() -> Reel | None:
+    """The recorded run as films, as far as it was recorded."""
+    kept = load()
+    if kept is None:
+        return None
+    panes = kept["start"]["panes"]
+    stills: list[dict[int, Still]] = [{} for _ in panes]
+    for still in kept["stills"]:
+        pane, calls = still["pane"], still["calls"]
+        seen = {lens: _faces(uri, kept["start"]) for lens, uri in still["images"].items()}
+        new = Still(calls, panes[pane]["levels"][calls], still["seconds"], seen.get("x"))
+        stills[pane][calls] = replace(stills[pane].get(calls, new), **seen)
+    films = tuple(Film(len(pane["levels"]) - 1) for pane in panes)
+    for film, known in zip(films, stills, strict=True):
+        for calls in sorted(known):
+            film.add(known[calls])
+    comparison = settings.read_comparison(kept["start"]["T"])
+    return Reel(comparison, films, kept["weights"])
+
+
+def _faces(uri: str, start: dict) -> np.ndarray:
+    """uint8 (faces, H, W, 3) from a pane's picture; the way back from `messages.tile`."""
+    content = base64.b64decode(uri.split(",", 1)[1])
+    tiled = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    side, size = round(start["faces"] ** 0.5), start["size"]
+    rows = tiled.reshape(side, size, side, size, 3).swapaxes(1, 2)
+    return np.ascontiguousarray(rows.reshape(-1, size, size, 3))
 
 
 if __name__ == "__main__":

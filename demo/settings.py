@@ -1,14 +1,36 @@
-"""What a visitor asks for, read from the form or the raw API."""
+"""What a visitor asks for: read from the form, the raw API, an address or a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from demo import wording
 from diffusion.noise import MAX_SEED
-from diffusion.recipe import Recipe
+from diffusion.recipe import SPACINGS, Recipe
 
 FACES = (1, 4, 16)
+SIDES = ("left", "right")
+# What a side can choose, and the settings of a recipe that it stands for.
+SAMPLERS = {
+    "ddpm": {"sampler": "ddpm"},
+    "ddpm_large": {"sampler": "ddpm", "variance": "large"},
+    "ddim": {"sampler": "ddim"},
+    "dpmpp_2m": {"sampler": "dpmpp_2m"},
+}
+# Every field of the form, in the order in which the page and its API take them.
+DEFAULTS: dict[str, str | int] = {
+    "seed": "7",
+    "faces": 4,
+    "left_steps": "100",
+    "right_steps": "20",
+    "right_eta": "0",
+    "left_sampler": "ddpm",
+    "left_eta": "0",
+    "left_spacing": "uniform",
+    "right_sampler": "ddim",
+    "right_spacing": "uniform",
+}
 
 
 @dataclass(frozen=True)
@@ -24,25 +46,55 @@ class Comparison:
         """The seed of each face."""
         return range(self.seed, self.seed + self.faces)
 
+    def fields(self) -> dict[str, str | int]:
+        """The form as it would be filled in; `read_comparison` is the way back."""
+        fields: dict[str, str | int] = {"seed": str(self.seed), "faces": self.faces}
+        for side, recipe in zip(SIDES, self.recipes, strict=True):
+            fields |= {
+                f"{side}_sampler": choice(recipe),
+                f"{side}_steps": str(recipe.steps),
+                f"{side}_eta": f"{recipe.eta:.17g}",
+                f"{side}_spacing": recipe.spacing,
+            }
+        return {name: fields[name] for name in DEFAULTS}
 
-DEFAULTS = {"seed": "7", "faces": 4, "ddpm_steps": "100", "ddim_steps": "20", "eta": "0"}
 
-
-def read_comparison(
-    seed: object, faces: object, ddpm_steps: object, ddim_steps: object, eta: object, T: int
-) -> Comparison:
-    """Check every field; raises ValueError with one sentence that says what to choose."""
-    if _whole(faces) not in FACES:
-        raise ValueError(wording.faces_refused(faces, FACES))
-    count = _whole(faces)
-    return Comparison(
-        _within(wording.SEED, seed, 0, MAX_SEED - max(FACES)),
-        count,
-        (
-            Recipe("ddpm", _within(wording.DDPM_STEPS, ddpm_steps, 1, T)),
-            Recipe("ddim", _within(wording.DDIM_STEPS, ddim_steps, 1, T), eta=_eta(eta)),
-        ),
+def choice(recipe: Recipe) -> str:
+    """Which of SAMPLERS a recipe is of."""
+    return (
+        "ddpm_large" if (recipe.sampler, recipe.variance) == ("ddpm", "large") else recipe.sampler
     )
+
+
+def read_comparison(T: int, **fields: object) -> Comparison:
+    """Check every field of DEFAULTS; one that is left out has its default.
+
+    Raises ValueError with one sentence that says what to choose.
+    """
+    given = {**DEFAULTS, **fields}
+    count = _whole(given["faces"])
+    if count not in FACES:
+        raise ValueError(wording.faces_refused(given["faces"], FACES))
+    seed = _within(wording.SEED, given["seed"], 0, MAX_SEED - max(FACES))
+    return Comparison(seed, count, (_recipe("left", given, T), _recipe("right", given, T)))
+
+
+def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:
+    sampler = _one_of(f"{side} sampler", given[f"{side}_sampler"], tuple(SAMPLERS))
+    # A number that the sampler does not read may be anything.
+    eta = _eta(given[f"{side}_eta"]) if sampler == "ddim" else 0.0
+    return Recipe(
+        **SAMPLERS[sampler],
+        steps=_within(wording.steps_label(sampler), given[f"{side}_steps"], 1, T),
+        eta=eta,
+        spacing=_one_of(f"{side} spacing", given[f"{side}_spacing"], SPACINGS),
+    )
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(wording.choice_refused(name, value, choices))
+    return str(value)
 
 
 def _within(name: str, value: object, low: int, high: int) -> int:

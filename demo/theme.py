@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gradio as gr
 from gradio.themes.utils import fonts
 
 PAPER, INK, MUTED, LINE = "#FAF8F4", "#1C1B1A", "#6B6862", "#DCD8D0"
 PAPER_DARK, INK_DARK, MUTED_DARK, LINE_DARK = "#141619", "#ECEAE5", "#9C9A95", "#2C3036"
+
+# The same two as --ddpm and --ddim of page.css: they mean these samplers and nothing else.
+SAMPLER_COLOURS = {"ddpm": "#C2410C", "ddim": "#0F766E"}
+
+
+def font_file(name: str) -> Path:
+    """One of the fonts that ship inside Gradio, "SourceSansPro-Bold", for drawing."""
+    family = name.split("-")[0]
+    fonts_folder = Path(gr.__file__).parent / "templates" / "frontend" / "static" / "fonts"
+    return fonts_folder / family / f"{name}.woff2"
 
 
 def theme() -> gr.themes.Base:

@@ -1,4 +1,7 @@
-"""How far each browser is behind. Gradio has no backpressure: acknowledgements make up for it."""
+"""How far each browser is behind, and what it looks at.
+
+Gradio has no backpressure: acknowledgements make up for it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import contextlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from diffusion.film import LENSES
 
 # What is on the way to one browser before the next frames are skipped: enough for a line with
 # much delay, and no more than a slow line carries in a second.
@@ -17,6 +22,7 @@ class Viewer:
     """One run shown in one browser."""
 
     run: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    lens: str = LENSES[0]
     sent: int = 0
     on_the_way: dict[int, int] = field(default_factory=dict)  # bytes by frame number
 
@@ -54,12 +60,23 @@ class Viewers:
 
     def acknowledge(self, receipt: object) -> None:
         """The browser has a frame: {"run": name, "number": 3}; anything else is ignored."""
-        if not isinstance(receipt, dict):
-            return
-        run, number = receipt.get("run"), receipt.get("number")
-        viewer = self._open.get(run) if isinstance(run, str) else None
+        viewer, number = self._named(receipt), _item(receipt, "number")
         if viewer and isinstance(number, int) and number <= viewer.sent:
             viewer.receive(number)
 
+    def look(self, wish: object) -> None:
+        """Send the rest of a run through a lens: {"run": name, "lens": "x0"}."""
+        viewer, lens = self._named(wish), _item(wish, "lens")
+        if viewer and lens in LENSES:
+            viewer.lens = lens
+
+    def _named(self, message: object) -> Viewer | None:
+        run = _item(message, "run")
+        return self._open.get(run) if isinstance(run, str) else None
+
     def __len__(self) -> int:
         return len(self._open)
+
+
+def _item(message: object, name: str) -> object:
+    return message.get(name) if isinstance(message, dict) else None

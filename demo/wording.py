@@ -4,44 +4,130 @@ from __future__ import annotations
 
 import math
 
+from diffusion.recipe import Recipe
+
 TITLE = "Cartoon Diffusion"
 LEDE = "Same network, same noise. Two ways back to a picture."
 DUPLICATE = "Duplicate this Space"
 
 RUN, STOP, NEW_SEED = "Run", "Stop", "New seed"
-SEED, FACES, DDPM_STEPS, DDIM_STEPS, ETA = "Seed", "Faces", "DDPM steps", "DDIM steps", "η"
+SEED, FACES, ETA, MORE = "Seed", "Faces", "η", "More"
+SAMPLER, SPACING = "sampler", "steps at"
+SIDES = {"left": "Left", "right": "Right"}
+SAMPLERS = {
+    "ddpm": "DDPM",
+    "ddpm_large": "DDPM, large variance",
+    "ddim": "DDIM",
+    "dpmpp_2m": "DPM-Solver++(2M)",
+}
+SPACINGS = {"uniform": "even levels", "quadratic": "more near the picture"}
+TRY = "Try"
+LENSES = {"x": "picture so far", "x0": "predicted picture", "eps": "predicted noise"}
 
 # The stage's HTML takes these by name; words in [brackets] are filled in by its script.
 STAGE = {
     "lede": LEDE,
     "recorded": "Recorded · seed [seed]",
-    "ddpm": "DDPM",
-    "ddpm_how": "adds fresh noise each step",
-    "ddim": "DDIM",
+    "left": SAMPLERS["ddpm"],
+    "right": SAMPLERS["ddim"],
     "calls": " calls",
     "noise": " · [noise] % noise",
     "seconds": "[seconds] s",
     "calls_hint": "How often the network was called",
     "noise_hint": "The part of the picture's variance that is noise: 1 − ᾱ",
-    "canvas": "[faces] faces by [sampler]: [noise] % noise",
+    "canvas": "[subject] by [sampler], [lens]: [noise] % noise",
+    "face": "face [face]",
+    "faces": "[faces] faces",
+    "enlarge": "Enlarge face [face] in both panes",
+    "reduce": "Show all faces again",
+    "blank": "no prediction before the first call",
     "timeline": "Timeline from all noise to picture",
     "position": "call [calls] of [total], [noise] % noise",
-    "left": "all noise",
-    "right": "picture",
+    "all_noise": "all noise",
+    "picture": "picture",
     "back": "One step back",
     "play": "Play",
     "pause": "Pause",
     "forward": "One step on",
     "speed": "Speed",
+    "clock": "What both panes share while they play",
+    "clock_calls": "same calls",
+    "clock_noise": "same noise",
     "hint": "Press Run to draw these faces live, or change something first.",
     "going": "Drawing [faces] faces from seed [seed].",
+    "going_one": "Drawing 1 face from seed [seed].",
+    "progress": "[percent] percent drawn",
     "stopped": "Stopped.",
+    "png": "PNG",
+    "png_hint": "Save the finished faces, with all settings inside",
+    "mp4": "MP4",
+    "mp4_hint": "Save both panes as a film",
+    "gif": "GIF",
+    "gif_hint": "Save both panes as an animation that plays anywhere",
+    "link": "Copy link",
+    "link_hint": "Copy an address that opens with these settings",
+    "saving": "Making the [kind] …",
+    "saved": "Saved [name].",
+    "copied": "Link copied. It opens with these settings and the same faces.",
+    "not_copied": "Copy this address: [link]",
+    "lost": "The page has lost its server; reload it and press Run again.",
+    "replay": "Replay",
+    "drop": "Drop the picture: its settings come back.",
+    "too_large": "A picture made here has less than 4 MB; this file is larger.",
+}
+VIEW = {"show": "Show", "more": MORE, **{f"lens_{name}": words for name, words in LENSES.items()}}
+SETUP = {
+    "pixels": "Pixels",
+    "sharp": "sharp",
+    "smooth": "smooth",
+    "open": "Open a picture",
+    "open_hint": "A PNG saved here brings its settings back; or drop it anywhere on the page",
+    "reset": "Back to the defaults",
+}
+EQUATION = {
+    "summary": "The equation of this step",
+    "before": "No step yet: press Run, or move along the timeline.",
+    "step": "Step [calls] of [total], from level t = [t] to s = [s]",
+    "coefficient": "coefficient",
+    "size": "size of the term (RMS)",
 }
 
 
-def ddim_how(eta: float) -> str:
-    """What DDIM adds at this eta."""
-    return "adds none (η 0)" if eta == 0 else f"adds a part of it (η {eta:g})"
+def steps_label(sampler: str) -> str:
+    """The label of a side's number of steps."""
+    return {"ddpm_large": "DDPM", "dpmpp_2m": "DPM-Solver++"}.get(
+        sampler, SAMPLERS.get(sampler, "DDPM")
+    ) + " steps"
+
+
+def eta_label(both: bool) -> str:
+    """The label of the right side's η; `both` sides have one."""
+    return f"{ETA} right" if both else ETA
+
+
+def how(recipe: Recipe) -> str:
+    """What a sampler does with fresh noise, for the line over its pane."""
+    if recipe.sampler == "dpmpp_2m":
+        return "adds none, looks back once"
+    if recipe.sampler == "ddpm":
+        much = "more fresh noise" if recipe.variance == "large" else "fresh noise"
+        return f"adds {much} each step"
+    amount = {0.0: "none", 1.0: "all of it"}.get(recipe.eta, "a part of it")
+    return f"adds {amount} (η {recipe.eta:g})"
+
+
+def name(recipe: Recipe) -> str:
+    """A sampler's name, as short as it can be told apart from others."""
+    if recipe.sampler == "ddpm":
+        return "DDPM (large variance)" if recipe.variance == "large" else "DDPM"
+    if recipe.sampler == "ddim":
+        return f"DDIM (η {recipe.eta:g})" if recipe.eta else "DDIM"
+    return SAMPLERS["dpmpp_2m"]
+
+
+def title(recipe: Recipe) -> str:
+    """A pane's heading."""
+    return "DDPM" if recipe.sampler == "ddpm" else SAMPLERS[recipe.sampler]
 
 
 def result(sampler: str, calls: int, seconds: float) -> str:
@@ -56,6 +142,77 @@ def waiting(number: int, seconds: float) -> str:
 
 CPU_INSTEAD = "No GPU could be had for this run; this Space's own CPU draws it, more slowly."
 GPU_LOST = "The GPU was taken away before the run was done; press Run to try again."
+
+
+def examples(images_per_second: float | None) -> list[dict]:
+    """One click and one sentence each; `fields` are what differs from the defaults."""
+    speed = images_per_second or 50.0
+    longest = _duration(4 * (1000 + 50) / speed)
+    return [
+        {
+            "name": "Equal budget: 10 calls each",
+            "says": "10 calls each: DDIM has faces, DDPM's last steps add noise it cannot remove.",
+            "fields": {"left_steps": "10", "right_steps": "10"},
+        },
+        {
+            "name": "DDIM in 5",
+            "says": "5 calls of the network, and DDIM is close to what 100 calls draw.",
+            "fields": {"left_sampler": "ddim", "left_steps": "100", "right_steps": "5"},
+        },
+        {
+            "name": "η from 0 to 1",
+            "says": "DDIM with η 0 and with η 1: same steps, same noise, so only η differs.",
+            "fields": {
+                "left_sampler": "ddim",
+                "left_steps": "50",
+                "left_eta": "0",
+                "right_steps": "50",
+                "right_eta": "1",
+            },
+        },
+        {
+            "name": f"DDPM 1000 (about {longest})",
+            "says": f"1000 calls, as in the DDPM paper; about {longest} on this machine.",
+            "fields": {"left_steps": "1000", "right_steps": "50"},
+        },
+    ]
+
+
+def kept_late(kind: str) -> str:
+    """Why a file cannot be made."""
+    return f"These pictures are no longer here; press Run, then save the {kind} again."
+
+
+NOT_FINISHED = "The run was stopped early; let it finish to save its faces, or save the film."
+NOTHING_YET = "Nothing is drawn yet; press Run first."
+NOT_OURS = "This picture carries no settings; drop a PNG that was saved on this page."
+NOT_A_PNG = "This is not a PNG; drop a picture that was saved on this page."
+RESTORED = "The picture's settings are back. Replay draws it again, alone, and compares."
+REPLAY_GONE = "The picture is no longer here; drop it again to replay it."
+
+
+def other_weights(weights: str) -> str:
+    """A picture of another model."""
+    return (
+        f"The picture's settings are back, but other weights drew it ({weights!s:.12}): "
+        "Replay tells how much differs."
+    )
+
+
+def verdict(largest: int, alike: bool) -> str:
+    """What a replay found: `largest` is the largest difference, of 255."""
+    if largest == 0:
+        return "Replay: identical."
+    if alike:
+        return f"Replay: same picture (max {largest}/255)."
+    return f"Replay: different (max {largest}/255)."
+
+
+def choice_refused(field: str, value: object, choices: tuple[str, ...]) -> str:
+    """Why a choice is refused."""
+    return (
+        f"{field.capitalize()} is {value!s:.40}; choose {', '.join(choices[:-1])} or {choices[-1]}."
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -16,21 +16,19 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from itertools import chain, zip_longest
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from demo import wording
-from demo.backend import LocalBackend, Note, RunEnded, Tick, follow
+from demo.backend import Begun, LocalBackend, Note, RunEnded, Tick, follow
 from demo.settings import Comparison
 from diffusion import DiffusionModel
 from diffusion.device import pick_device
-from diffusion.film import Film, Place, Still
+from diffusion.film import Film, Place, Still, first_still, still
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
 from diffusion.recipe import Recipe
@@ -44,8 +42,7 @@ MARGIN = 1.5  # a run that outlives what it asked for may be killed
 SHORTEST, LONGEST = 5, 120  # seconds that are asked for
 LEAVING = 5.0  # seconds that closing waits for each run to end
 
-# What travels from the GPU's process: pane, calls, level, seconds, uint8 pictures.
-Shot = tuple[int, int, int, float, np.ndarray]
+Shot = tuple[int, Still]  # what travels from the GPU's process: a pane, and its next still
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +54,7 @@ class ZeroGPUBackend:
         import spaces  # exists on Spaces alone
 
         about = DiffusionModel.from_pretrained(model)
-        self.schedule, self.size = about.schedule, about.shape[1]
+        self.schedule, self.size, self.weights = about.schedule, about.shape[1], about.version
         self._model = str(model)
         self._pace = Pace()
         self._shots = spaces.GPU(duration=self._duration)(shots)
@@ -65,10 +62,13 @@ class ZeroGPUBackend:
         self._local: LocalBackend | None = None
         self._lock = threading.Lock()  # around _feeds and _local
 
-    async def stream(self, comparison: Comparison) -> AsyncIterator[Tick | Place | Note]:
-        """See Backend."""
+    async def stream(
+        self, comparison: Comparison, alone: str = ""
+    ) -> AsyncIterator[Begun | Tick | Place | Note]:
+        """See Backend; every run on a borrowed GPU is alone."""
         feed = self._feed(comparison)
         try:
+            yield Begun(feed.films)
             async with contextlib.aclosing(follow(feed.films)) as ticks:
                 async for tick in ticks:
                     yield tick
@@ -80,9 +80,13 @@ class ZeroGPUBackend:
             self._leave(feed)
         yield Note(wording.CPU_INSTEAD)
         local = await asyncio.to_thread(self._cpu)
-        async with contextlib.aclosing(local.stream(comparison)) as ticks:
+        async with contextlib.aclosing(local.stream(comparison, alone)) as ticks:
             async for tick in ticks:
                 yield tick
+
+    def images_per_second(self) -> float:
+        """See Backend."""
+        return 1 / self._pace.call(1)
 
     def describe(self) -> str:
         """See Backend."""
@@ -102,7 +106,7 @@ class ZeroGPUBackend:
     def _feed(self, comparison: Comparison) -> Feed:
         """Ask for a GPU and begin."""
         seeds, recipes = tuple(comparison.seeds), comparison.recipes
-        films = [Film(calls=len(recipe.plan(self.schedule))) for recipe in recipes]
+        films = tuple(Film(calls=len(recipe.plan(self.schedule))) for recipe in recipes)
         feed = Feed(lambda: self._shots(self._model, seeds, recipes), films)
         with self._lock:
             self._feeds.add(feed)
@@ -155,7 +159,7 @@ class Pace:
 class Feed:
     """A thread that draws one run's pictures from the GPU into films, as fast as they come."""
 
-    def __init__(self, run: Callable[[], Iterator[Shot]], films: Sequence[Film]):
+    def __init__(self, run: Callable[[], Iterator[Shot]], films: tuple[Film, ...]):
         self.films = films
         self.images, self.seconds = 0, 0.0
         self._run = run
@@ -197,11 +201,11 @@ class Feed:
     def _drain(self) -> None:
         try:
             with contextlib.closing(self._run()) as arriving:
-                for pane, calls, level, seconds, pictures in arriving:
+                for pane, shot in arriving:
                     if self.stopped:
                         break
-                    self.images, self.seconds = len(pictures), seconds
-                    self.films[pane].add(Still(calls, level, seconds, pictures))
+                    self.images, self.seconds = len(shot.x), shot.seconds
+                    self.films[pane].add(shot)
         except Exception as error:  # a visitor without quota, a worker that was killed, and more
             log.warning("a run on the GPU ended early: %s", error, exc_info=True)
         self._end()
@@ -220,11 +224,10 @@ def shots(model: str, seeds: Sequence[int], recipes: Sequence[Recipe]) -> Iterat
     films = [Film(calls=len(recipe.plan(loaded.schedule))) for recipe in recipes]
     begun = time.perf_counter()
     for calls, step in enumerate(zip_longest(*panes)):
-        for pane, (film, come) in enumerate(zip(films, step, strict=True)):
-            if come and film.wants(calls):
-                level, x = come
-                pictures = to_uint8(x)  # waits for the GPU, so it comes before the clock
-                yield pane, calls, level, time.perf_counter() - begun, pictures
+        for pane, (film, develop) in enumerate(zip(films, step, strict=True)):
+            if develop and film.wants(calls):
+                shot = develop()  # waits for the GPU, so it comes before the clock
+                yield pane, replace(shot, seconds=time.perf_counter() - begun)
 
 
 @cache
@@ -243,10 +246,14 @@ def _warm_up(model: DiffusionModel, seeds: Sequence[int]) -> None:
 
 def _pane(
     model: DiffusionModel, seeds: Sequence[int], recipe: Recipe
-) -> Iterator[tuple[int, Tensor]]:
-    """The level and x before the first call and after each."""
+) -> Iterator[Callable[[], Still]]:
+    """What makes the still before the first call, and after each."""
     noise = Noise(seeds, model.shape, model.device)
-    start = noise(model.schedule.T)
+    x = noise(model.schedule.T)
+    yield partial(first_still, model.schedule.T, x)
     plan, denoise = recipe.plan(model.schedule), model.denoiser(clip=recipe.clip)
-    frames = sample(denoise, plan, start, noise)
-    return chain([(model.schedule.T, start)], ((frame.s, frame.x) for frame in frames))
+    x0_previous = None
+    for calls, frame in enumerate(sample(denoise, plan, x, noise), start=1):
+        previous = frame.x0 if x0_previous is None else x0_previous
+        yield partial(still, calls, 0.0, plan[calls - 1], x, frame, previous)
+        x, x0_previous = frame.x, frame.x0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser
-from diffusion.film import KEPT
+from diffusion.film import KEPT, LENSES
 from diffusion.model import DiffusionModel
 from diffusion.slots import Capacity
 
@@ -45,7 +45,7 @@ def capacity(seconds: dict[int, float], picture_bytes: int) -> Capacity:
     rate = {size: size / seconds[size] for size in seconds}
     full = next(n for n in sorted(rate) if rate[n] >= GOOD_ENOUGH * max(rate.values()))
     patient = [n for n in seconds if n <= full and seconds[n] <= PATIENCE * seconds[min(seconds)]]
-    in_flight = min(EVERYBODY_MOVES * rate[full], MEMORY / (KEPT * picture_bytes))
+    in_flight = min(EVERYBODY_MOVES * rate[full], MEMORY / (KEPT * len(LENSES) * picture_bytes))
     return Capacity(max(patient), full, rate[full], max(int(in_flight), full))
 
 

@@ -23,7 +23,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.film import Film, Place
 from diffusion.model import DiffusionModel
 from diffusion.residents import Residents
-from diffusion.samplers import mix
+from diffusion.samplers import Frame, mix
 from diffusion.slots import Capacity, share
 from diffusion.walks import Group, Part, Request, Walk
 
@@ -108,6 +108,11 @@ class Engine:
             thread = self._thread
         if thread:
             thread.join()
+
+    @property
+    def images_per_second(self) -> float | None:
+        """What the machine makes of large batches; None until it is measured."""
+        return None if self.capacity is BEFORE_MEASURED else self.capacity.images_per_second
 
     @property
     def load(self) -> tuple[int, int]:
@@ -244,7 +249,9 @@ class Engine:
         # A group's walks may use different models; those of one go first, then the other's.
         longest_wait = min(ready, key=lambda group: group.served)
         model = longest_wait.due[0].model
-        groups = [group for group in ready if group.due[0].model is model]
+        groups = [group for group in ready if group.due[0].model is model and not group.alone]
+        if longest_wait.alone:
+            groups = [longest_wait]
         claims = [group.claim() for group in groups]
         self._tick += 1
         counts = share(claims, self.capacity.slots(claims), self._tick)
@@ -258,7 +265,7 @@ class Engine:
     def _advance(self, parts: list[Part]) -> None:
         """Compute a batch; on failure find out whose fault it was, and end that request alone."""
         try:
-            x, x0 = self._compute(parts)
+            x, x0, eps = self._compute(parts)
         except (torch.OutOfMemoryError, MemoryError):
             self._advance_in_halves(parts)
             return
@@ -275,7 +282,8 @@ class Engine:
             rows = slice(first, first + len(part))
             first = rows.stop
             if all(finite[rows]):
-                self._guard(part.walk, part.walk.land, x[rows], x0[rows])
+                frame = Frame(part.row.t, part.row.s, x[rows], x0[rows], eps[rows])
+                self._guard(part.walk, part.walk.land, frame)
             else:
                 part.walk.film.fail(
                     "The network's answer was not a number; try other settings, or another model."
@@ -299,8 +307,8 @@ class Engine:
             self._advance(half)
 
     @torch.no_grad()
-    def _compute(self, parts: list[Part]) -> tuple[Tensor, Tensor]:
-        """x after the row of each image, and the clean image predicted on the way."""
+    def _compute(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
+        """x after the row of each image; clean image and noise, predicted on the way."""
         model = parts[0].walk.model
         x = _joined([part.x for part in parts])
         t = _per_image([part.row.t for part in parts], parts).to(x.device)
@@ -316,12 +324,16 @@ class Engine:
             ]
         )
         z = _joined([_noise(part) for part in parts]) if any(p.row.D for p in parts) else None
-        return mix(A, B, C, D, x0, eps, previous, z), x0
+        return mix(A, B, C, D, x0, eps, previous, z), x0, eps
 
     def _settle(self, walks: dict[Hashable, Walk]) -> None:
         """Keep the films of walks that are done."""
-        finished = {key: walk.film for key, walk in walks.items() if walk.film.done}
-        if finished or any(walk.film.problem for walk in walks.values()):
+        finished = {
+            key: walk.film
+            for key, walk in walks.items()
+            if walk.film.done and not walk.request.alone
+        }
+        if any(walk.done for walk in walks.values()):
             with self._changed:
                 self._drop_unwanted()
                 self._finished.update(finished)
@@ -329,7 +341,7 @@ class Engine:
                 while self._finished and held > self._finished_bytes:
                     held -= self._finished.popitem(last=False)[1].nbytes
 
-    def _guard(self, walk: Walk, work: Callable[..., None], *arguments: Tensor) -> None:
+    def _guard(self, walk: Walk, work: Callable[..., None], *arguments: Frame) -> None:
         try:
             work(*arguments)
         except Exception as error:

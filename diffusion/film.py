@@ -10,21 +10,84 @@ import bisect
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-KEPT = 250  # stills of one film, beside the first and the last
+from diffusion.pictures import to_uint8
+from diffusion.samplers import Frame, Step, mix
+
+KEPT = 250  # stills of one film
+LENSES = ("x", "x0", "eps")  # what a still has pictures of
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Root mean squares, over all images, of what one step mixed."""
+
+    x: float  # before the step, at level t
+    x0: float  # predicted at level t
+    eps: float  # predicted at level t
+    x0_previous: float  # predicted one step earlier; at the first step x0 itself
+    z: float  # 0 where the step adds no fresh noise
+
+    def to_json(self) -> dict[str, float]:
+        """By name, as numbers."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Still:
-    """The pictures of one request after so many calls of the network."""
+    """The pictures of one request after so many calls of the network.
+
+    Pictures are uint8 (images, H, W, C). `x0` and `eps` are what the last call predicted, drawn
+    to the same scale as x; before the first call there are none, and no sizes.
+    """
 
     calls: int
     level: int  # that x has come to
     seconds: float  # since the first call began
-    pictures: np.ndarray  # uint8 (images, H, W, C)
+    x: np.ndarray
+    x0: np.ndarray | None = None
+    eps: np.ndarray | None = None
+    sizes: Sizes | None = None
+
+    def seen(self, lens: str) -> np.ndarray | None:
+        """The pictures through one of LENSES."""
+        return getattr(self, lens)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by the pictures."""
+        pictures = (self.seen(lens) for lens in LENSES)
+        return sum(seen.nbytes for seen in pictures if seen is not None)
+
+
+def first_still(level: int, x: Tensor) -> Still:
+    """Before the first call: x_T alone."""
+    return Still(0, level, 0.0, to_uint8(x))
+
+
+def still(
+    calls: int, seconds: float, row: Step, x_t: Tensor, frame: Frame, x0_previous: Tensor
+) -> Still:
+    """After a call: what the row made of x_t."""
+    # All three in one pass: at this size a pass costs more than its numbers.
+    x, x0, eps = np.split(to_uint8(torch.cat([frame.x, frame.x0, frame.eps])), len(LENSES))
+    return Still(calls, frame.s, seconds, x, x0, eps, sizes(row, x_t, frame, x0_previous))
+
+
+def sizes(row: Step, x_t: Tensor, frame: Frame, x0_previous: Tensor) -> Sizes:
+    """How large everything is that the row mixed into frame.x."""
+    mixed = [x_t, frame.x0, frame.eps, x0_previous]
+    if row.D:
+        mean = mix(row.A, row.B, row.C, 0.0, frame.x0, frame.eps, x0_previous, None)
+        mixed.append((frame.x - mean) / row.D)
+    norms = torch.stack([torch.linalg.vector_norm(part) for part in mixed])
+    rms = (norms / math.sqrt(x_t.numel())).tolist()
+    return Sizes(*rms) if row.D else Sizes(*rms, z=0.0)
 
 
 @dataclass(frozen=True)
@@ -40,21 +103,26 @@ class Film:
 
     def __init__(self, calls: int):
         self.calls = calls  # in the whole film
-        self._stride = math.ceil(calls / KEPT)
+        self._stride = 1 if calls < KEPT else math.ceil(calls / (KEPT - 1))
         self._stills: list[Still] = []
         self._place: Place | None = None
         self._problem: str | None = None
         self._watchers: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
 
+    @property
+    def kept_calls(self) -> list[int]:
+        """After which calls there is, or will be, a still."""
+        return [calls for calls in range(self.calls + 1) if self.wants(calls)]
+
     def wants(self, calls: int) -> bool:
         """Whether the still after so many calls is one of those that are kept."""
         return calls % self._stride == 0 or calls == self.calls
 
-    def add(self, still: Still) -> None:
+    def add(self, newest: Still) -> None:
         """The next still, of a number of calls that the film `wants`."""
         with self._lock:
-            self._stills.append(still)
+            self._stills.append(newest)
             self._place = None
         self._tell()
 
@@ -91,17 +159,23 @@ class Film:
 
     @property
     def nbytes(self) -> int:
-        """Memory held by the pictures."""
+        """Memory held by the stills."""
         with self._lock:
-            return sum(still.pictures.nbytes for still in self._stills)
+            return sum(still.nbytes for still in self._stills)
 
     def at(self, calls: int) -> Still:
         """The newest still after at most so many calls; raises LookupError before the first."""
         with self._lock:
-            index = bisect.bisect_right(self._stills, calls, key=lambda still: still.calls)
+            index = bisect.bisect_right(self._stills, calls, key=lambda kept: kept.calls)
             if not index:
                 raise LookupError("nothing is computed yet")
             return self._stills[index - 1]
+
+    @property
+    def stills(self) -> tuple[Still, ...]:
+        """All that there are so far."""
+        with self._lock:
+            return tuple(self._stills)
 
     def kept(self, calls: int) -> int:
         """The largest number of calls, at most `calls`, whose still is kept."""

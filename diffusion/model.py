@@ -51,6 +51,7 @@ class DiffusionModel:
     prediction: str = "v"
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     training: Mapping[str, object] = field(default_factory=dict)  # how it was trained; for people
+    version: str = ""  # `weights_hash` of the folder it was loaded from
 
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
@@ -120,7 +121,8 @@ class DiffusionModel:
             weights = load_file(folder / WEIGHTS)
             network.load_state_dict({key: value.float() for key, value in weights.items()})
             labels, training = config.get("labels", {}), config.get("training", {})
-            model = cls(ready(network), schedule, config["prediction"], labels, training)
+            version = weights_hash(folder)
+            model = cls(ready(network), schedule, config["prediction"], labels, training, version)
         except FileNotFoundError:
             raise ModelError(f"{folder} has no {WEIGHTS}; copy it beside {CONFIG}") from None
         except UNUSABLE as error:

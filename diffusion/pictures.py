@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -35,7 +36,9 @@ def sheet(pixels: np.ndarray, columns: int | None = None, gap: int = 2) -> Image
     return Image.fromarray(grid.permute(1, 2, 0).numpy())
 
 
-def save_png(path: str | Path, picture: Image.Image, settings: Mapping | None = None) -> None:
+def save_png(
+    path: str | Path | BinaryIO, picture: Image.Image, settings: Mapping | None = None
+) -> None:
     """Write a PNG that carries the settings that made it."""
     about = PngImagePlugin.PngInfo()
     if settings is not None:

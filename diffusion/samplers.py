@@ -57,7 +57,7 @@ def ddim(schedule: Schedule, levels: Sequence[int], eta: float = 0.0) -> Plan:
     if not 0 <= eta <= 1:
         raise ValueError(f"eta {eta:g} is outside 0 to 1; 0 is DDIM, 1 is DDPM")
     _check(schedule, levels, ascending_too=eta == 0)
-    return tuple(_ddim_step(schedule, t, s, eta) for t, s in pairwise(levels))
+    return tuple(ddim_step(schedule, t, s, eta) for t, s in pairwise(levels))
 
 
 def ddpm(schedule: Schedule, levels: Sequence[int], variance: str = "small") -> Plan:
@@ -95,6 +95,18 @@ def dpmpp_2m(schedule: Schedule, levels: Sequence[int]) -> Plan:
         rows.append(Step(t, s, A=signal[s] + correction, B=noise[s], C=-correction))
         t_previous = t
     return tuple(rows)
+
+
+def ddim_step(schedule: Schedule, t: int, s: int, eta: float) -> Step:
+    """DDIM's row from level t to level s (DDIM eq. 12 and 16)."""
+    alpha_bar_t, alpha_bar_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
+    std = 0.0
+    if eta:  # DDIM eq. 16
+        std = eta * math.sqrt(
+            (1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s)
+        )
+    direction = math.sqrt(max(1 - alpha_bar_s - std**2, 0.0))  # DDIM eq. 12
+    return Step(t, s, A=math.sqrt(alpha_bar_s), B=direction, D=std)
 
 
 @torch.no_grad()
@@ -141,17 +153,6 @@ def _plus(x: Tensor, coefficient: float | Tensor, y: Tensor) -> Tensor:
     if torch.is_tensor(coefficient):
         return torch.addcmul(x, coefficient, y)
     return torch.add(x, y, alpha=coefficient)
-
-
-def _ddim_step(schedule: Schedule, t: int, s: int, eta: float) -> Step:
-    alpha_bar_t, alpha_bar_s = schedule.alpha_bar[t].item(), schedule.alpha_bar[s].item()
-    std = 0.0
-    if eta:  # DDIM eq. 16
-        std = eta * math.sqrt(
-            (1 - alpha_bar_s) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_s)
-        )
-    direction = math.sqrt(max(1 - alpha_bar_s - std**2, 0.0))  # DDIM eq. 12
-    return Step(t, s, A=math.sqrt(alpha_bar_s), B=direction, D=std)
 
 
 def _log_snr(schedule: Schedule, t: int) -> float:

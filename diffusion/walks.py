@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import ANY
-from diffusion.film import Film, Still
+from diffusion.film import LENSES, Film, first_still, still
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise, check_seed
-from diffusion.pictures import to_uint8
 from diffusion.recipe import Recipe
 from diffusion.residents import Resident
-from diffusion.samplers import Step
+from diffusion.samplers import Frame, Step
 from diffusion.slots import Claim
 
 
@@ -25,6 +24,7 @@ class Request:
     """Pictures asked for; equal requests have equal pictures, and are computed once.
 
     `labels` has one value per attribute of the model, -1 for "any", and holds for all images.
+    A request with a name of its own in `alone` is computed anew, in batches without strangers.
     """
 
     model: str
@@ -32,6 +32,7 @@ class Request:
     recipe: Recipe
     labels: tuple[int, ...] | None = None
     guidance: float = 1.0
+    alone: str = ""
 
     def __post_init__(self) -> None:
         if not self.seeds:
@@ -54,7 +55,7 @@ class Walk:
         self._noise = Noise(request.seeds, self.model.shape, self.model.device)
         self._x: Tensor | None = None  # until the first call
         self._x0_previous: Tensor | None = None
-        self._landed: list[tuple[Tensor, Tensor]] = []  # (x, x0) of images that did this row
+        self._landed: list[Frame] = []  # of images that did this row
         self._begun = 0.0
 
     @property
@@ -79,13 +80,13 @@ class Walk:
 
     @property
     def _landed_images(self) -> int:
-        return sum(len(x) for x, _ in self._landed)
+        return sum(len(frame.x) for frame in self._landed)
 
     def begin(self) -> None:
         """Draw x_T, the first still."""
         self._x = self._noise(self.model.schedule.T)
         self._begun = time.perf_counter()
-        self._show(self.model.schedule.T)
+        self.film.add(first_still(self.model.schedule.T, self._x))
 
     def take(self, images: int) -> Part:
         """The next images that have the current row before them."""
@@ -99,22 +100,20 @@ class Walk:
         noise = Noise(self.request.seeds[part.rows], self.model.shape, self.model.device)
         return noise(part.row.s)
 
-    def land(self, x: Tensor, x0: Tensor) -> None:
+    def land(self, frame: Frame) -> None:
         """The images that were taken have done their row."""
-        self._landed.append((x, x0))
+        self._landed.append(frame)
         if self.due:
             return
-        xs, x0s = zip(*self._landed, strict=True)
-        self._x, self._x0_previous = _joined(xs), _joined(x0s)
+        row, x_t = self.plan[self.calls], self._x
+        frame = _joined(self._landed)
+        x0_previous = frame.x0 if self._x0_previous is None else self._x0_previous
+        self._x, self._x0_previous = frame.x, frame.x0
         self._landed.clear()
-        s = self.plan[self.calls].s
         self.calls += 1
         if self.film.wants(self.calls):
-            self._show(s)
-
-    def _show(self, level: int) -> None:
-        seconds = time.perf_counter() - self._begun
-        self.film.add(Still(self.calls, level, seconds, to_uint8(self._x)))
+            seconds = time.perf_counter() - self._begun
+            self.film.add(still(self.calls, seconds, row, x_t, frame, x0_previous))
 
 
 @dataclass(frozen=True)
@@ -161,6 +160,11 @@ class Group:
         return [walk for walk in self.wanted if walk.calls == fewest]
 
     @property
+    def alone(self) -> bool:
+        """Whether nobody else's images may share a batch with these."""
+        return any(walk.request.alone for walk in self.walks)
+
+    @property
     def work(self) -> int:
         """Calls times images that are still to do."""
         return sum(walk.images * walk.calls_left for walk in self.wanted)
@@ -202,5 +206,8 @@ def _labels(request: Request, model: DiffusionModel) -> tuple[int, ...] | None:
     return labels
 
 
-def _joined(parts: tuple[Tensor, ...]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _joined(frames: list[Frame]) -> Frame:
+    if len(frames) == 1:
+        return frames[0]
+    x, x0, eps = (torch.cat([getattr(frame, name) for frame in frames]) for name in LENSES)
+    return Frame(frames[0].t, frames[0].s, x, x0, eps)

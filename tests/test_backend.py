@@ -8,7 +8,7 @@ import pytest
 import torch
 from stand_ins import awaited
 
-from demo.backend import INTERVAL, MODEL, LocalBackend, RunEnded
+from demo.backend import INTERVAL, MODEL, Begun, LocalBackend, RunEnded, Tick
 from demo.settings import read_comparison
 from diffusion import DiffusionModel, Schedule
 from diffusion.recipe import draw
@@ -44,20 +44,20 @@ def watched(source, asked):
     """All that a visitor sees of one run."""
 
     async def watch():
-        return [tick async for tick in source.stream(asked)]
+        return [event async for event in source.stream(asked) if isinstance(event, Tick)]
 
     return awaited(watch())
 
 
 def comparison(**fields):
-    given = {"seed": 3, "faces": 4, "ddpm_steps": 7, "ddim_steps": 4, "eta": 0}
-    return read_comparison(**{**given, **fields}, T=1000)
+    given = {"seed": 3, "faces": 4, "left_steps": 7, "right_steps": 4}
+    return read_comparison(1000, **{**given, **fields})
 
 
 def test_both_panes_begin_with_the_same_noise():
     first, *_ = watched(backend(), comparison())
     assert first.calls == (0, 0)
-    np.testing.assert_array_equal(*first.pictures)
+    np.testing.assert_array_equal(*(still.x for still in first.stills))
 
 
 def test_each_tick_is_one_call_of_each_pane_until_it_is_done():
@@ -66,29 +66,29 @@ def test_each_tick_is_one_call_of_each_pane_until_it_is_done():
         (0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 4), (6, 4), (7, 4),
     ]  # fmt: skip
     assert [tick.done for tick in ticks] == [False] * 7 + [True]
-    np.testing.assert_array_equal(ticks[4].pictures[1], ticks[-1].pictures[1])
-    assert ticks[4].seconds[1] == ticks[-1].seconds[1] < ticks[-1].seconds[0]
+    assert ticks[4].stills[1] is ticks[-1].stills[1]
+    assert ticks[-1].stills[1].seconds < ticks[-1].stills[0].seconds
 
 
 def test_the_page_draws_what_the_command_line_draws():
     source, asked = backend(), comparison()
     *_, last = watched(source, asked)
     model = source.engine.models.get(MODEL).model
-    for recipe, pictures in zip(asked.recipes, last.pictures, strict=True):
-        np.testing.assert_array_equal(pictures, draw(model, asked.seeds, recipe))
+    for recipe, still in zip(asked.recipes, last.stills, strict=True):
+        np.testing.assert_array_equal(still.x, draw(model, asked.seeds, recipe))
 
 
 def test_ddim_with_eta_one_lands_on_ddpm():
-    *_, last = watched(backend(), comparison(ddpm_steps=6, ddim_steps=6, eta=1))
-    np.testing.assert_array_equal(*last.pictures)
+    *_, last = watched(backend(), comparison(left_steps=6, right_steps=6, right_eta=1))
+    np.testing.assert_array_equal(*(still.x for still in last.stills))
 
 
 def test_a_long_run_is_shown_in_few_ticks_with_both_ends(
     monkeypatch,
 ):
     monkeypatch.setattr("demo.backend.INTERVAL", 0.0)
-    ticks = watched(backend(), comparison(faces=1, ddpm_steps=1000, ddim_steps=1))
-    assert len(ticks) == 252
+    ticks = watched(backend(), comparison(faces=1, left_steps=1000, right_steps=1))
+    assert len(ticks) == 202
     assert [ticks[0].calls, ticks[1].calls, ticks[-1].calls] == [(0, 0), (0, 1), (1000, 1)]
 
 
@@ -96,7 +96,7 @@ def test_a_closed_stream_calls_the_network_no_more():
     source = backend(network := Network())
 
     async def leave():
-        stream = source.stream(comparison(ddpm_steps=900))
+        stream = source.stream(comparison(left_steps=900))
         for _ in range(3):
             await anext(stream)
         await stream.aclose()
@@ -118,13 +118,13 @@ def test_a_second_look_at_a_run_is_animated_again_without_a_call():
     assert network.calls == made
     for one, other in zip(first, again, strict=True):
         assert one.calls == other.calls
-        np.testing.assert_array_equal(one.pictures, other.pictures)
+        assert one.stills == other.stills
 
 
 def test_ticks_are_paced():
     async def times():
         clock = asyncio.get_running_loop().time
-        return [clock() async for _ in backend().stream(comparison(ddpm_steps=12))]
+        return [clock() async for _ in backend().stream(comparison(left_steps=12))]
 
     gaps = np.diff(awaited(times()))
     assert np.median(gaps) == pytest.approx(INTERVAL, rel=0.3)
@@ -143,10 +143,12 @@ def test_who_waits_is_told_place_and_seconds():
     network.delay = 0.01
 
     async def meet():
-        first = source.stream(comparison(faces=1, ddpm_steps=1000, ddim_steps=1000))
+        first = source.stream(comparison(faces=1, left_steps=1000, right_steps=1000))
+        assert isinstance(await anext(first), Begun)
         await anext(first)
-        second = source.stream(comparison(faces=1, ddpm_steps=5))
-        place = await anext(second)
+        second = source.stream(comparison(faces=1, left_steps=5))
+        begun, place = await anext(second), await anext(second)
+        assert [film.reached for film in begun.films] == [-1, -1]
         await first.aclose()
         rest = [tick async for tick in second]
         return place, rest
@@ -155,3 +157,29 @@ def test_who_waits_is_told_place_and_seconds():
     assert place.number == 1
     assert 100 < place.seconds <= 200  # of 2,000 calls, 10 a second
     assert rest[-1].done
+
+
+def test_alone_is_a_run_of_its_own_with_the_same_pictures():
+    source = backend(network := Network())
+    first = watched(source, comparison())
+    made = network.calls
+
+    async def again():
+        return [event async for event in source.stream(comparison(), alone="me")]
+
+    begun, *_, last = awaited(again())
+    assert network.calls == 2 * made
+    for one, other in zip(first[-1].stills, last.stills, strict=True):
+        np.testing.assert_array_equal(one.x, other.x)
+    assert [film.done for film in begun.films] == [True, True]
+
+
+def test_the_speed_is_unknown_until_it_is_measured():
+    assert backend().images_per_second() == 1000.0
+    source = backend(Network(), capacity=None)
+    end = time.monotonic() + 20
+    while source.images_per_second() is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert source.images_per_second() > 0
+    source.close()

@@ -6,6 +6,7 @@ import gc
 import random
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,7 +102,7 @@ def wait(until, seconds=20):
 
 def finish(showing):
     wait(lambda: all(film.done or film.problem for film in showing.films))
-    return [film.at(film.calls).pictures if film.done else film.problem for film in showing.films]
+    return [film.at(film.calls).x if film.done else film.problem for film in showing.films]
 
 
 def plain(model, request):
@@ -121,7 +122,7 @@ def test_alone_every_step_is_that_of_the_plain_loop(engine, model, recipe):
         finish(showing)
     [film] = showing.films
     for calls, pictures in enumerate(plain(model, asked), start=1):
-        np.testing.assert_array_equal(film.at(calls).pictures, pictures)
+        np.testing.assert_array_equal(film.at(calls).x, pictures)
         assert film.at(calls).level == recipe.plan(model.schedule)[calls - 1].s
 
 
@@ -225,6 +226,21 @@ def test_thirty_equal_requests_cost_one(engine, model):
     assert sum(model.network.batches) == 4 * 30 + 4 * 20
     assert all(showing.films[0] is showings[0].films[0] for showing in showings)
     assert len(drawn) == 30
+
+
+def test_a_request_alone_is_computed_anew_and_without_strangers(make, model):
+    engine = make(m=model)
+    asked = Request("m", (5, 6), Recipe("ddim", 6))
+    finish(engine.submit([asked]))
+    stranger = engine.submit([Request("m", (9,), Recipe("ddpm", 40))])
+    before = engine.network_calls
+    model.network.batches.clear()
+    [pictures] = finish(engine.submit([replace(asked, alone="again")]))
+    assert engine.network_calls >= before + 6
+    assert model.network.batches.count(2) == 6  # its two images, and never the stranger's third
+    assert 3 not in model.network.batches
+    np.testing.assert_array_equal(pictures, plain(model, asked)[-1])
+    finish(stranger)
 
 
 def test_a_late_joiner_gets_the_earlier_pictures_at_once(engine, model):

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
-from diffusion.film import KEPT, Film, Place, Still
+from diffusion import Noise, Schedule, ddim, ddpm, dpmpp_2m, sample
+from diffusion.film import KEPT, Film, Place, Still, first_still, sizes, still
+from diffusion.pictures import to_uint8
 
 
 def filmed(calls):
@@ -14,11 +17,12 @@ def filmed(calls):
     return film
 
 
-@pytest.mark.parametrize("calls", [1, 2, 20, 250, 251, 999, 1000])
+@pytest.mark.parametrize("calls", [1, 2, 20, 248, 249, 250, 251, 498, 997, 1000, 100_000])
 def test_a_film_is_bounded_even_and_has_both_ends(calls):
     film = filmed(calls)
     kept = sorted({film.at(made).calls for made in range(calls + 1)})
-    assert len(kept) <= KEPT + 1
+    assert len(kept) <= KEPT
+    assert kept == film.kept_calls
     assert (kept[0], kept[-1]) == (0, calls)
     gaps = set(np.diff(kept[:-1]).tolist())
     assert len(gaps) <= 1
@@ -48,3 +52,40 @@ def test_watchers_hear_of_stills_places_and_problems_until_they_leave():
     film.unwatch(watcher)
     film.add(Still(1, 5, 0.0, np.zeros((1, 2, 2, 3))))
     assert heard == [(-1, Place(2, 5.0), None), (0, None, None), (0, None, "It ended.")]
+
+
+PLANS = {"ddpm": ddpm, "ddim": lambda *given: ddim(*given, eta=0.5), "dpmpp_2m": dpmpp_2m}
+
+
+@pytest.mark.parametrize("sampler", PLANS)
+def test_a_still_shows_what_the_step_mixed_and_how_large_it_was(sampler):
+    schedule = Schedule.cosine()
+    plan = PLANS[sampler](schedule, schedule.levels(6))
+    noise = Noise(range(2), (3, 8, 8))
+    x, previous = noise(schedule.T), None
+
+    def denoise(x, t):
+        x0 = torch.tanh(x * t[:, None, None, None] / 1000)
+        return x0, x - 0.3 * x0
+
+    for row, frame in zip(plan, sample(denoise, plan, x, noise), strict=True):
+        previous = frame.x0 if previous is None else previous
+        shown = still(1, 0.0, row, x, frame, previous)
+        for lens in ("x", "x0", "eps"):
+            np.testing.assert_array_equal(shown.seen(lens), to_uint8(getattr(frame, lens)))
+        measured = shown.sizes
+        for name, value in (("x", x), ("x0", frame.x0), ("eps", frame.eps)):
+            assert getattr(measured, name) == pytest.approx(value.square().mean().sqrt().item())
+        assert measured.x0_previous == pytest.approx(previous.square().mean().sqrt().item())
+        drawn = noise(row.s).square().mean().sqrt().item() if row.D else 0.0
+        assert measured.z == pytest.approx(drawn, rel=1e-3)
+        x, previous = frame.x, frame.x0
+    assert sizes(plan[-1], x, frame, previous).z == 0
+
+
+def test_before_the_first_call_there_is_noise_and_no_guess():
+    x = Noise([3], (3, 4, 4))(1000)
+    opening = first_still(1000, x)
+    np.testing.assert_array_equal(opening.x, to_uint8(x))
+    assert (opening.x0, opening.eps, opening.sizes, opening.calls) == (None, None, None, 0)
+    assert opening.nbytes == 48

@@ -9,7 +9,8 @@ from PIL import Image
 from stand_ins import awaited
 from test_backend import Network, backend
 
-from demo import compare, messages
+from demo import messages
+from demo.service import Service
 from demo.viewers import WINDOW, WINDOW_BYTES, Viewers
 
 
@@ -40,37 +41,58 @@ def test_equal_noise_is_equal_after_compression():
     assert uri == messages.picture(pictures(), noise=1.0)
 
 
-def run(viewers, steps, acknowledge):
+def run(service, acknowledge, watch=lambda message: None, **fields):
     """The messages of a run whose viewer answers, or not."""
+    given = {"seed": "7", "faces": 4, "left_steps": "60", "right_steps": "5", **fields}
 
-    async def watch():
+    async def look():
         received = []
-        async for message in compare.compare(backend(), viewers, ("7", 4, steps, "5", "0")):
+        async for message in service.run(given):
             received.append(message)
+            watch(message)
             if acknowledge and message["type"] == "frame":
-                viewers.acknowledge({"run": message["run"], "number": message["number"]})
+                receipt = {"run": message["run"], "number": message["number"]}
+                service.viewers.acknowledge(receipt)
         return received
 
-    return awaited(watch())
+    return awaited(look())
 
 
-def test_a_viewer_that_keeps_up_gets_every_frame():
-    viewers = Viewers()
-    start, *frames = run(viewers, "60", acknowledge=True)
+def test_a_viewer_that_keeps_up_gets_every_still_once():
+    service = Service(backend())
+    start, *frames = run(service, acknowledge=True)
     assert start["panes"][1]["levels"] == [1000, 800, 600, 400, 200, 0]
     assert start["panes"][1]["noise"][0] == pytest.approx(1)
     assert start["panes"][1]["noise"][-1] == 0
-    assert [frame["calls"][0] for frame in frames] == list(range(61))
-    sent = [[image is not None for image in frame["images"]] for frame in frames]
-    assert sent == [[True, made <= 5] for made in range(61)]  # a finished pane is not sent again
-    assert len(viewers) == 0
+    assert start["panes"][1]["kept"] == [0, 1, 2, 3, 4, 5]
+    for pane, last in enumerate((60, 5)):
+        sent = [s["calls"] for frame in frames for s in frame["stills"] if s["pane"] == pane]
+        assert sent == list(range(last + 1))
+    assert len(service.viewers) == 0
 
 
 def test_a_viewer_that_is_behind_misses_frames_but_never_the_last():
-    _, *frames = run(Viewers(), "60", acknowledge=False)
+    _, *frames = run(Service(backend()), acknowledge=False)
     assert len(frames) == WINDOW + 1
     assert frames[-1]["done"]
+    assert [still["calls"] for still in frames[-1]["stills"]] == [60]
     assert frames[-1]["words"].count("calls") == 2
+
+
+def test_a_lens_holds_from_the_next_frame_on_and_shows_both_panes_again():
+    service = Service(backend())
+
+    def look(message):
+        if message["type"] == "frame" and message["stills"][0]["calls"] == 20:
+            service.viewers.look({"run": message["run"], "lens": "eps"})
+
+    _, *frames = run(service, acknowledge=True, watch=look)
+    lenses = [set(s["images"]) for frame in frames for s in frame["stills"]]
+    changed = lenses.index({"eps"})
+    assert all(seen == {"x"} for seen in lenses[:changed])
+    assert all(seen == {"eps"} for seen in lenses[changed:])
+    first = next(frame for frame in frames if "eps" in frame["stills"][0]["images"])
+    assert [still["calls"] for still in first["stills"]] == [21, 5]
 
 
 def test_receipts_of_strangers_count_for_nothing():
@@ -80,12 +102,16 @@ def test_receipts_of_strangers_count_for_nothing():
             viewer.send(100)
         for receipt in (None, 3, [], {}, {"run": viewer.run}, {"run": "x", "number": 1}):
             viewers.acknowledge(receipt)
+            viewers.look(receipt)
         for number in (6, -1, "1", 1.5, None):
             viewers.acknowledge({"run": viewer.run, "number": number})
         assert list(viewer.on_the_way) == [1, 2, 3, 4, 5]
         viewers.acknowledge({"run": viewer.run, "number": 4})
         viewers.acknowledge({"run": viewer.run, "number": 2})
         assert list(viewer.on_the_way) == [5]
+        for lens in ("x1", None, ["x0"], "sizes"):
+            viewers.look({"run": viewer.run, "lens": lens})
+        assert viewer.lens == "x"
 
 
 def test_a_viewer_is_behind_by_frames_or_by_bytes():
@@ -105,23 +131,19 @@ def test_a_failing_network_ends_in_one_sentence():
     source = backend(network := Network())
     network.forward = lambda *_: 1 / 0
 
-    async def watch():
-        stream = compare.compare(source, Viewers(), ("7", 4, "3", "2", "0"))
-        return [message async for message in stream]
-
-    assert awaited(watch())[-1] == messages.problem(
+    assert run(Service(source), acknowledge=True)[-1] == messages.problem(
         "The run ended early (ZeroDivisionError); press Run to try again."
     )
 
 
 def test_a_closed_page_leaves_no_viewer_behind():
-    viewers = Viewers()
+    service = Service(backend())
 
     async def leave():
-        stream = compare.compare(backend(), viewers, ("7", 4, "60", "5", "0"))
+        stream = service.run({"left_steps": "60"})
         await anext(stream), await anext(stream)
-        assert len(viewers) == 1
+        assert len(service.viewers) == 1
         await stream.aclose()
 
     awaited(leave())
-    assert len(viewers) == 0
+    assert len(service.viewers) == 0

@@ -2,13 +2,13 @@
 
 import pytest
 
-from demo.settings import DEFAULTS, read_comparison
+from demo.settings import DEFAULTS, Comparison, read_comparison
 from diffusion.noise import MAX_SEED, check_seed
 from diffusion.recipe import Recipe
 
 
 def read(T=1000, **changed):
-    return read_comparison(**{**DEFAULTS, **changed}, T=T)
+    return read_comparison(T, **{**DEFAULTS, **changed})
 
 
 def test_the_defaults_are_ddpm_100_and_ddim_20_on_seed_7():
@@ -19,11 +19,11 @@ def test_the_defaults_are_ddpm_100_and_ddim_20_on_seed_7():
 
 @pytest.mark.parametrize("eta", ["0.5", "0,5", " .5 ", 0.5])
 def test_eta_is_read_as_people_write_it(eta):
-    assert read(eta=eta).recipes[1].eta == 0.5
+    assert read(right_eta=eta).recipes[1].eta == 0.5
 
 
 def test_numbers_are_read_from_text_and_from_json():
-    comparison = read(seed=12, faces="16", ddpm_steps=3.0, ddim_steps=" 4 ")
+    comparison = read(seed=12, faces="16", left_steps=3.0, right_steps=" 4 ")
     assert (comparison.seed, comparison.faces) == (12, 16)
     assert [recipe.steps for recipe in comparison.recipes] == [3, 4]
 
@@ -43,9 +43,9 @@ def test_a_seed_that_is_no_whole_number_is_refused(seed):
 
 
 @pytest.mark.parametrize("steps", ["0", "1001", "-5", "2.5", "many", 10**30, float("nan")])
-@pytest.mark.parametrize("name", ["ddpm_steps", "ddim_steps"])
+@pytest.mark.parametrize("name", ["left_steps", "right_steps"])
 def test_steps_outside_the_schedule_are_refused(name, steps):
-    label = name[:4].upper()
+    label = {"left_steps": "DDPM", "right_steps": "DDIM"}[name]
     with pytest.raises(
         ValueError, match=f"^{label} steps is .*; choose a whole number from 1 to 1000"
     ):
@@ -57,7 +57,7 @@ def test_eta_outside_0_to_1_is_refused(eta):
     with pytest.raises(
         ValueError, match=r"^η is .*; choose a number from 0 \(DDIM\) to 1 \(DDPM\)"
     ):
-        read(eta=eta)
+        read(right_eta=eta)
 
 
 @pytest.mark.parametrize("faces", [0, 2, 10_000, "all", None, True])
@@ -70,3 +70,33 @@ def test_a_refusal_never_repeats_a_novel():
     with pytest.raises(ValueError, match="Seed") as refusal:
         read(seed="x" * 10_000)
     assert len(str(refusal.value)) < 150
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe("ddpm", 9),
+        Recipe("ddpm", 9, variance="large", spacing="quadratic"),
+        Recipe("ddim", 9, eta=0.1),
+        Recipe("dpmpp_2m", 9),
+    ],
+)
+def test_a_comparison_fills_the_form_that_reads_as_itself(recipe):
+    comparison = Comparison(2**62, 16, (recipe, Recipe("ddim", 3, eta=1.0)))
+    fields = comparison.fields()
+    assert list(fields) == list(DEFAULTS)
+    assert read_comparison(1000, **fields) == comparison
+
+
+def test_an_eta_that_no_sampler_reads_may_be_anything():
+    assert read(left_eta="nonsense") == read()
+    with pytest.raises(ValueError, match="η is nonsense"):
+        read(left_sampler="ddim", left_eta="nonsense")
+
+
+@pytest.mark.parametrize("name", ["left_sampler", "right_sampler", "left_spacing", "right_spacing"])
+@pytest.mark.parametrize("value", ["euler", None, 3, ["ddim"], {}])
+def test_unknown_choices_are_refused_with_the_known_ones(name, value):
+    words = name.replace("_", " ").capitalize()
+    with pytest.raises(ValueError, match=f"^{words} is .*; choose .* or "):
+        read(**{name: value})

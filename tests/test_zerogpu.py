@@ -24,11 +24,11 @@ import torch
 from emulated_spaces import scheduler
 
 from demo import wording
-from demo.backend import Note, RunEnded, Tick
+from demo.backend import Begun, Note, RunEnded, Tick
 from demo.settings import read_comparison
 from demo.zerogpu import LONGEST, SHORTEST, START, Feed, Pace, ZeroGPUBackend
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
-from diffusion.film import Film
+from diffusion.film import Film, Still
 from diffusion.model import ready
 from diffusion.recipe import draw
 
@@ -74,8 +74,8 @@ def save(folder, seed=0):
 
 
 def comparison(**fields):
-    given = {"seed": 3, "faces": 4, "ddpm_steps": 7, "ddim_steps": 4, "eta": 0}
-    return read_comparison(**{**given, **fields}, T=1000)
+    given = {"seed": 3, "faces": 4, "left_steps": 7, "right_steps": 4}
+    return read_comparison(1000, **{**given, **fields})
 
 
 def watched(backend, asked, most=None):
@@ -85,6 +85,8 @@ def watched(backend, asked, most=None):
         seen = []
         async with contextlib.aclosing(backend.stream(asked)) as stream:
             async for one in stream:
+                if isinstance(one, Begun):
+                    continue
                 seen.append(one)
                 if len(seen) == most:
                     break
@@ -118,11 +120,11 @@ def assert_drawn_by(model, asked, ticks):
             expected[done] = x.clone()
 
         last = draw(model, asked.seeds, recipe, watch=keep)
-        np.testing.assert_array_equal(ticks[-1].pictures[pane], last)
+        np.testing.assert_array_equal(ticks[-1].stills[pane].x, last)
         for tick in ticks:
             x = expected[tick.calls[pane]]
             pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-            np.testing.assert_array_equal(tick.pictures[pane], pixels.numpy())
+            np.testing.assert_array_equal(tick.stills[pane].x, pixels.numpy())
 
 
 def wait_for_threads():
@@ -135,7 +137,7 @@ def wait_for_threads():
 
 @elsewhere
 def test_frames_from_the_gpu_are_those_of_the_plain_loop(tmp_path):
-    model, asked = save(tmp_path), comparison(eta=0.5)
+    model, asked = save(tmp_path), comparison(right_eta=0.5)
     backend = ZeroGPUBackend(tmp_path)
     with only_in_workers() as calls:
         ticks = watched(backend, asked)
@@ -146,7 +148,7 @@ def test_frames_from_the_gpu_are_those_of_the_plain_loop(tmp_path):
     assert_drawn_by(model, asked, ticks)
     wait_for_threads()
     with only_in_workers():
-        many = watched(backend, comparison(faces=1, ddpm_steps=600, ddim_steps=3), most=9)
+        many = watched(backend, comparison(faces=1, left_steps=600, right_steps=3), most=9)
     assert [tick.calls for tick in many] == [
         (0, 0), (0, 1), (0, 2), (3, 3), (6, 3), (9, 3), (12, 3), (15, 3), (18, 3),
     ]  # fmt: skip
@@ -166,7 +168,7 @@ def test_a_reused_worker_draws_with_the_weights_that_were_trained_meanwhile(tmp_
     assert scheduler.workers == 1
     assert_drawn_by(old, asked, before)
     assert_drawn_by(new, asked, after)
-    assert (before[-1].pictures[0] != after[-1].pictures[0]).any()
+    assert (before[-1].stills[0].x != after[-1].stills[0].x).any()
 
 
 @elsewhere
@@ -211,7 +213,7 @@ def test_a_stopped_run_lets_the_gpu_go_within_a_few_calls_and_leaves_no_thread(t
     scheduler.reuse = True
     backend = ZeroGPUBackend(tmp_path)
     with only_in_workers(delay=0.03) as calls:
-        watched(backend, comparison(ddpm_steps=250, ddim_steps=250), most=4)
+        watched(backend, comparison(left_steps=250, right_steps=250), most=4)
         made = calls.value
         wait_for_threads()
         assert calls.value - made <= 20  # of 500; two would do on a machine that does nothing else
@@ -228,9 +230,9 @@ def test_a_stopped_run_lets_the_gpu_go_within_a_few_calls_and_leaves_no_thread(t
 
 
 async def closed_in_mid_run(backend):
-    stream = backend.stream(comparison(ddpm_steps=250, ddim_steps=250))
+    stream = backend.stream(comparison(left_steps=250, right_steps=250))
     try:
-        await anext(stream)
+        await anext(stream), await anext(stream)
         await asyncio.to_thread(backend.close)
         async for _ in stream:
             pass
@@ -245,21 +247,21 @@ def test_a_worker_that_dies_in_mid_run_ends_it_in_one_sentence(tmp_path):
     backend, seen = ZeroGPUBackend(tmp_path), []
 
     async def watch():
-        async for tick in backend.stream(comparison(ddpm_steps=40, ddim_steps=40)):
+        async for tick in backend.stream(comparison(left_steps=40, right_steps=40)):
             seen.append(tick)
 
     with only_in_workers(delay=0.02), pytest.raises(RunEnded) as ended:
         asyncio.run(asyncio.wait_for(watch(), LIMIT))
     assert str(ended.value) == wording.GPU_LOST
     assert seen
-    assert all(isinstance(tick, Tick) for tick in seen)
+    assert all(isinstance(tick, Begun | Tick) for tick in seen)
     wait_for_threads()
 
 
 @elsewhere
 def test_the_seconds_asked_for_follow_those_that_were_measured(tmp_path):
     save(tmp_path)
-    backend, asked = ZeroGPUBackend(tmp_path), comparison(ddpm_steps=100, ddim_steps=100)
+    backend, asked = ZeroGPUBackend(tmp_path), comparison(left_steps=100, right_steps=100)
     guessed = Pace().duration(4, 200)
     scheduler.second = 0.05
     with only_in_workers(delay=0.05):
@@ -372,7 +374,9 @@ def test_the_seconds_asked_for_stay_within_what_a_visitor_has():
 
 def test_an_end_without_the_last_picture_is_told_too():
     films = [Film(calls=2)]
-    feed = Feed(lambda: iter_shots((0, 0, 1000, 0.0, np.zeros((1, 2, 2, 3), np.uint8))), films)
+    feed = Feed(
+        lambda: iter_shots((0, Still(0, 1000, 0.0, np.zeros((1, 2, 2, 3), np.uint8)))), films
+    )
     feed.start()
     feed.join(10)
     assert films[0].problem == wording.GPU_LOST

@@ -1,76 +1,82 @@
-// A run as the page keeps it: frames in order, at most LIMIT of them, evenly thinned.
+// A run as the page keeps it: for each pane its stills in order of calls, and for each still the
+// pictures that have come so far, one per lens. The server sends at most 250 stills of a pane.
 
-const LIMIT = 250;
+const LENSES = ["x", "x0", "eps"]; // picture so far, predicted picture, predicted noise
 const DECODED = 64; // pictures near the playhead
 
 class Film {
   constructor(start) {
     this.start = start; // the message that opened the run
-    this.frames = []; // {calls, seconds, blobs}
-    this.stride = 1; // every stride-th frame is kept
-    this.seen = 0;
-    this.bitmaps = new Map(); // blob to decoded picture, newest use last
+    this.reels = start.panes.map((pane) => new Reel(pane));
+    this.bitmaps = new Map(); // picture to decoded picture, newest use last
   }
 
-  get length() {
-    return this.frames.length;
+  // Adds a still, or the pictures of another lens to one that is there.
+  add(still) {
+    this.reels[still.pane].add(still);
   }
 
-  // Adds a frame; the newest one is always there, the first one always stays.
-  add(message) {
-    const newest = this.frames[this.length - 1];
-    const frame = {
-      calls: message.calls,
-      seconds: message.seconds,
-      blobs: message.images.map((uri, pane) => (uri ? toBlob(uri) : newest.blobs[pane])),
-      index: this.seen++,
-    };
-    if (newest && newest.index % this.stride) this.frames.pop();
-    this.frames.push(frame);
-    if (this.length > LIMIT) {
-      this.stride *= 2;
-      this.frames = this.frames.filter(
-        (kept) => kept === frame || kept.index % this.stride === 0,
-      );
-    }
+  get empty() {
+    return this.reels.some((reel) => !reel.stills.length);
   }
 
-  // The decoded pictures of all panes of a frame.
-  decode(frame) {
-    return Promise.all(frame.blobs.map((blob) => this.bitmap(blob)));
+  // The pane with the most steps sets the pace.
+  get longest() {
+    return this.reels[0].total >= this.reels[1].total ? 0 : 1;
   }
 
-  // Keeps the last few decoded pictures; a promise, so that two wishes decode once.
-  bitmap(blob) {
-    const bitmap = this.bitmaps.get(blob) ?? createImageBitmap(blob);
-    this.bitmaps.delete(blob);
-    this.bitmaps.set(blob, bitmap);
+  // The decoded picture of a still, null when it has none for this lens.
+  async decode(still, lens) {
+    const picture = still.pictures[lens];
+    if (!picture) return null;
+    // A promise is kept, so that two wishes decode once.
+    const bitmap = this.bitmaps.get(picture) ?? createImageBitmap(picture);
+    this.bitmaps.delete(picture);
+    this.bitmaps.set(picture, bitmap);
     if (this.bitmaps.size > DECODED) this.bitmaps.delete(this.bitmaps.keys().next().value);
     return bitmap;
   }
+}
 
-  // The frame in which the pane with the most steps stands nearest to a share of its way.
-  nearest(share) {
-    const level = (1 - share) * this.start.T;
-    const distance = (frame) => Math.abs(this.level(frame, this.longest) - level);
-    const distances = this.frames.map(distance);
-    return distances.indexOf(Math.min(...distances));
+class Reel {
+  constructor(pane) {
+    this.pane = pane;
+    this.total = pane.levels.length - 1; // calls in the whole run
+    this.stills = []; // {calls, seconds, sizes, pictures}
   }
 
-  get longest() {
-    return this.total(0) >= this.total(1) ? 0 : 1;
+  get reached() {
+    return this.stills.at(-1)?.calls ?? -1;
   }
 
-  total(pane) {
-    return this.start.panes[pane].levels.length - 1;
+  add({ calls, seconds, sizes, images }) {
+    let index = this.stills.length;
+    while (index && this.stills[index - 1].calls > calls) index--;
+    let still = this.stills[index - 1];
+    if (still?.calls !== calls) {
+      still = { calls, seconds, sizes, pictures: {} };
+      this.stills.splice(index, 0, still);
+    }
+    for (const [lens, uri] of Object.entries(images)) still.pictures[lens] = toBlob(uri);
   }
 
-  level(frame, pane) {
-    return this.start.panes[pane].levels[frame.calls[pane]];
+  // The stills that have a picture for this lens; before the first call none can have one.
+  through(lens) {
+    return this.stills.filter((still) => still.pictures[lens] || !still.calls);
   }
 
-  noise(frame, pane) {
-    return this.start.panes[pane].noise[frame.calls[pane]];
+  level(still) {
+    return this.pane.levels[still.calls];
+  }
+
+  noise(still) {
+    return this.pane.noise[still.calls];
+  }
+
+  // The calls whose pictures through a lens are drawn, and not here.
+  lacking(lens) {
+    const here = new Set(this.through(lens).map((still) => still.calls));
+    return this.pane.kept.filter((calls) => calls <= this.reached && !here.has(calls));
   }
 }
 

@@ -1,30 +1,43 @@
-// The stage: shows the frames that arrive, keeps them, and plays them back without the server.
-// Gradio calls this with `element`, `props`, `watch` and `server` in scope.
+// The stage: shows the stills that arrive, keeps them, and plays them back without the server.
+// Gradio calls this with `element`, `props`, `watch`, `trigger` and `server` in scope.
 
 const CALLS_PER_SECOND = 25; // of the playback,
 const LONGEST = 8000; // which takes at most so many milliseconds
 const SPEEDS = [1, 2, 0.5];
-const GAP = 2; // pixels between faces, before enlarging
+const FILLED_AT_ONCE = 24; // stills
+const FILLED_AHEAD = 48_000_000; // bytes of pictures that are fetched before anybody asks
+const QUARTER = 25; // percent between two words to those who listen
 
 const stage = element.querySelector(".stage");
 const find = (selector) => stage.querySelector(selector);
-const panes = [...stage.querySelectorAll(".pane")];
 const words = find(".words");
 const timeline = new Timeline(find(".timeline"), (share) => {
-  if (!film?.length) return;
+  const level = (1 - share) * film?.start.T;
+  const all = moments();
+  if (!all.length) return;
+  const distance = (moment) => Math.abs(moment.level - level);
   pause();
-  show(film.nearest(share));
+  show(all.reduce((best, one) => (distance(one) < distance(best) ? one : best)));
 });
+const panes = [...stage.querySelectorAll(".pane")].map(
+  (pane) => new Pane(pane, (face) => enlarge(zoom === null ? face : null)),
+);
 
 let film = null;
-let position = 0; // of the frame on show
-let wanted = 0; // of the frame that is being decoded
+let lens = LENSES[0];
+let clock = "calls";
+let zoom = null; // the face that is enlarged
+let here = null; // the moment on show
+let wanted = null; // the moment that is being decoded
 let playing = null; // a token of the playback that is going on
-let following = false; // whether the newest frame is shown as it arrives
+let following = false; // whether the newest moment is shown as it arrives
 let speed = 0;
+let filling = null; // a token of the fetching that is going on
+let equation = null;
+let token = null; // of a picture that was given back
 
 watch("value", () => receive(props.value));
-server.film().then(showRecorded);
+whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(connect);
 
 function receive(message) {
   if (message?.type === "start") begin(message);
@@ -37,41 +50,59 @@ function receive(message) {
 }
 
 // Plays a run that was recorded with the shipped weights, unless the visitor was quicker.
-function showRecorded([start, ...frames]) {
-  if (film || !start) return;
-  film = new Film(start);
-  frames.forEach((frame) => film.add(frame));
+function showRecorded(recorded) {
+  if (film || !recorded) return;
+  open(recorded.start);
+  recorded.stills.forEach((still) => film.add(still));
   const badge = find(".badge");
-  badge.textContent = fill(badge.dataset.words, start);
+  badge.textContent = fill(badge.dataset.words, recorded.start);
   badge.hidden = false;
   setState("recorded");
-  show(film.length - 1);
+  show(last());
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) play();
 }
 
 function begin(message) {
   pause();
   find(".badge").hidden = true;
-  film = new Film(message);
+  open(message);
   following = true;
   setState("running");
-  panes[1].querySelector(".how").textContent = message.how;
-  say(fill(words.dataset.going, message));
+  if (lens !== LENSES[0]) server.look({ run: message.run, lens });
+  going();
+}
+
+function open(start) {
+  film = new Film(start);
+  here = wanted = filling = null;
+  if (zoom !== null && zoom >= start.faces) zoom = null;
+  panes.forEach((pane, which) => {
+    pane.open(start.panes[which]);
+    pane.offer(start.faces, zoom);
+  });
+  equation?.open(film);
+}
+
+function going() {
+  const { going, goingOne } = words.dataset;
+  say(fill(film.start.faces === 1 ? goingOne : going, film.start));
 }
 
 function add(message) {
-  if (!film.length) say(fill(words.dataset.going, film.start)); // the waiting is over
-  film.add(message);
+  if (film.empty) going(); // the waiting is over
+  message.stills.forEach((still) => film.add(still));
   const receipt = { run: message.run, number: message.number };
-  const shown = following ? show(film.length - 1) : Promise.resolve(refresh());
+  const shown = following ? show(last()) : Promise.resolve(refresh());
   shown.then(() => server.ack(receipt));
+  announce();
   if (message.done) finish(message.words);
 }
 
 function finish(text, isProblem = false) {
-  setState(film?.length ? "finished" : "empty");
+  setState(film && !film.empty ? "finished" : "empty");
   say(text, isProblem);
   refresh();
+  if (film && !film.empty) fillUp();
 }
 
 function setState(state) {
@@ -83,104 +114,109 @@ function setState(state) {
 
 function say(text, isProblem = false) {
   words.textContent = text;
+  words.title = text;
   words.classList.toggle("problem", isProblem);
 }
 
-// Shows the frame at a position; while one is being decoded only the latest wish counts.
-async function show(index) {
-  wanted = index;
-  const reel = film;
-  const frame = reel.frames[index];
-  const bitmaps = await reel.decode(frame);
+// Now and then, to those who do not see the panes.
+function announce() {
+  const reel = film.reels[film.longest];
+  const percent = Math.floor(((reel.reached / reel.total) * 100) / QUARTER) * QUARTER;
+  const line = find(".progress");
+  const text = percent ? fill(line.dataset.words, { percent }) : "";
+  if (line.textContent !== text) line.textContent = text;
+}
+
+// Moments.
+
+const moments = () => momentsOf(film, clock, lens);
+const last = () => moments().at(-1);
+
+// Where among all moments the one on show, or on its way there, is.
+function index(all) {
+  const found = all.findLastIndex((moment) => moment.mark <= (wanted ?? here)?.mark);
+  return Math.max(found, 0);
+}
+
+// Shows a moment; while one is being decoded only the latest wish counts.
+async function show(moment) {
+  if (!moment) return;
+  wanted = moment;
+  const [reel, through] = [film, lens];
+  const bitmaps = await Promise.all(moment.stills.map((still) => reel.decode(still, through)));
   await new Promise(requestAnimationFrame);
-  if (reel !== film || frame !== film.frames[wanted]) return;
-  position = wanted;
+  if (reel !== film || wanted !== moment || through !== lens) return;
+  here = moment;
   panes.forEach((pane, which) => {
-    paint(pane.querySelector("canvas"), bitmaps[which]);
-    label(pane, frame, which);
+    pane.paint(bitmaps[which], film.start, zoom);
+    pane.label(describe(moment, which), lens !== "x" && !moment.stills[which].calls);
   });
-  timeline.draw(film, frame);
+  timeline.draw(film, moment);
+  equation?.show(film, moment);
   refresh();
 }
 
-// Copies a pane's faces into its canvas, a gap between them.
-function paint(canvas, bitmap) {
-  const { faces, size } = film.start;
-  const side = Math.round(Math.sqrt(faces));
-  const scale = Math.max(1, Math.round(384 / (side * size)));
-  const tile = size * scale;
-  const full = side * tile + (side - 1) * GAP * scale;
-  if (canvas.width !== full) canvas.width = canvas.height = full;
-  const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = false;
-  for (let row = 0; row < side; row++) {
-    for (let column = 0; column < side; column++) {
-      const from = [column * size, row * size, size, size];
-      const step = tile + GAP * scale;
-      context.drawImage(bitmap, ...from, column * step, row * step, tile, tile);
-    }
-  }
+function showAgain() {
+  const all = moments();
+  if (all.length) show({ ...all[index(all)] });
 }
 
-function label(pane, frame, which) {
-  const values = describe(frame, which);
-  for (const line of pane.querySelectorAll("[data-words]")) {
-    const text = fill(line.dataset.words, values);
-    if (line.matches("canvas")) line.setAttribute("aria-label", text);
-    else line.textContent = text;
-  }
-}
-
-function describe(frame, which) {
+function describe(moment, which) {
+  const [reel, still] = [film.reels[which], moment.stills[which]];
+  const { face, faces } = find(".progress").dataset;
+  const one = zoom === null ? film.start.faces === 1 && 0 : zoom;
   return {
-    calls: frame.calls[which],
-    total: film.total(which),
-    noise: Math.round(film.noise(frame, which) * 100),
-    seconds: frame.seconds[which].toFixed(1),
-    faces: film.start.faces,
-    sampler: panes[which].dataset.sampler,
+    calls: still.calls,
+    total: reel.total,
+    noise: Math.round(reel.noise(still) * 100),
+    seconds: still.seconds.toFixed(1),
+    subject: one === false ? fill(faces, film.start) : fill(face, { face: one + 1 }),
+    sampler: reel.pane.title,
+    lens: document.querySelector(`#lens option[value=${lens}]`)?.textContent ?? lens,
   };
-}
-
-function fill(template, values) {
-  return template.replace(/\[(\w+)\]/g, (whole, name) => values[name] ?? whole);
 }
 
 // Brings buttons and slider in line with the state.
 function refresh() {
-  const ready = Boolean(film?.length);
-  find(".back").disabled = !ready || position === 0;
-  find(".forward").disabled = !ready || position >= film.length - 1;
-  find(".play").disabled = !ready;
+  const all = moments();
+  const position = index(all);
+  find(".back").disabled = position === 0;
+  find(".forward").disabled = position >= all.length - 1;
+  find(".play").disabled = !all.length;
+  const idle = all.length && stage.dataset.state !== "running";
+  for (const button of stage.querySelectorAll(".keep [data-kind]")) button.disabled = !idle;
   const slider = timeline.element;
-  slider.setAttribute("aria-disabled", String(!ready));
-  if (!ready || !film.frames[position]) return;
-  slider.setAttribute("aria-valuemax", film.length - 1);
+  slider.setAttribute("aria-disabled", String(!all.length));
+  if (!here) return;
+  slider.setAttribute("aria-valuemax", all.length - 1);
   slider.setAttribute("aria-valuenow", position);
-  slider.setAttribute(
-    "aria-valuetext",
-    fill(slider.dataset.words, describe(film.frames[position], film.longest)),
-  );
+  const text = fill(slider.dataset.words, describe(here, film.longest));
+  slider.setAttribute("aria-valuetext", text);
 }
 
 function play() {
-  if (!film?.length) return;
+  const all = moments();
+  if (!all.length) return;
   following = false;
   mark(true);
-  playOn(position >= film.length - 1 ? 0 : position + 1);
+  const position = index(all);
+  playOn(all[position >= all.length - 1 ? 0 : position + 1]);
 }
 
-// Shows one frame after the other, each for as long as the calls that it stands for.
-async function playOn(index) {
-  const pane = film.longest;
-  const pace = Math.min(1000 / CALLS_PER_SECOND, LONGEST / film.total(pane)) / SPEEDS[speed];
-  const calls = film.frames[index].calls[pane] - (film.frames[index - 1]?.calls[pane] ?? 0);
-  const rest = new Promise((resolve) => setTimeout(resolve, pace * Math.max(calls, 1)));
+// Shows one moment after the other, each for as long as the calls that it stands for.
+async function playOn(moment) {
   const mine = (playing = {});
-  await show(index);
+  const before = moments().findLast((one) => one.mark < moment.mark) ?? moment;
+  const total = film.reels[film.longest].total;
+  const pace = Math.min(1000 / CALLS_PER_SECOND, LONGEST / total) / SPEEDS[speed];
+  const rest = new Promise((resolve) =>
+    setTimeout(resolve, pace * callsBetween(film, before, moment)),
+  );
+  await show(moment);
   await rest;
   if (playing !== mine) return;
-  if (index < film.length - 1) playOn(index + 1);
+  const next = moments().find((one) => one.mark > moment.mark);
+  if (next) playOn(next);
   else pause(stage.dataset.state === "running");
 }
 
@@ -199,12 +235,140 @@ function mark(isPlaying) {
 }
 
 function step(by) {
-  if (!film?.length) return;
+  const all = moments();
+  if (!all.length) return;
   pause();
-  show(Math.min(Math.max(position + by, 0), film.length - 1));
+  show(all[Math.min(Math.max(index(all) + by, 0), all.length - 1)]);
 }
 
 const toggle = () => (playing ? pause() : play());
+
+// Lens, clock and enlarged face: other looks at the same film.
+
+function look(through) {
+  lens = through;
+  if (stage.dataset.state === "running") server.look({ run: film.start.run, lens });
+  showAgain();
+  if (film && !film.empty) fillUp();
+}
+
+function tell(by) {
+  const level = here?.level;
+  clock = by;
+  const all = moments();
+  if (all.length) show(all.findLast((moment) => moment.level >= level) ?? all[0]);
+}
+
+function enlarge(face) {
+  if (!film || film.start.faces === 1) return;
+  const focused = stage.contains(document.activeElement);
+  zoom = face;
+  for (const pane of panes) pane.offer(film.start.faces, zoom);
+  if (focused) panes[0].faces.querySelector("button")?.focus();
+  showAgain();
+}
+
+// Fetches what the browser lacks: first through this lens, near the playhead; then the others.
+async function fillUp() {
+  const mine = (filling = {});
+  const reel = film;
+  for (const through of [lens, ...LENSES.filter((other) => other !== lens)]) {
+    for (;;) {
+      const lacking = lackingNear(through);
+      if (!lacking.length || (through !== lens && heldBytes() > FILLED_AHEAD)) break;
+      const wish = { run: reel.start.run, lens: through, stills: lacking };
+      const filled = await server.fill(wish).catch(() => null);
+      if (filling !== mine || film !== reel) return;
+      if (!filled?.stills?.length) {
+        if (through === lens && filled?.type === "problem") say(filled.words, true);
+        return;
+      }
+      for (const still of filled.stills) film.add(still);
+      if (through === lens && !playing) showAgain();
+    }
+  }
+}
+
+function lackingNear(through) {
+  const distance = ([which, calls]) => Math.abs((here?.stills[which].calls ?? 0) - calls);
+  return film.reels
+    .flatMap((reel, which) => reel.lacking(through).map((calls) => [which, calls]))
+    .sort((one, other) => distance(one) - distance(other))
+    .slice(0, FILLED_AT_ONCE);
+}
+
+function heldBytes() {
+  const pictures = film.reels.flatMap((reel) =>
+    reel.stills.flatMap((still) => Object.values(still.pictures)),
+  );
+  return pictures.reduce((sum, picture) => sum + picture.size, 0);
+}
+
+// Keeping, sharing, giving back.
+
+async function save(kind) {
+  const calls = moments().map(({ stills }) => stills.map((still) => still.calls));
+  say(fill(words.dataset.saving, { kind: kind.toUpperCase() }));
+  const wish = { run: film.start.run, kind, face: zoom, lens, moments: calls };
+  const file = await server.keep(wish).catch(() => ({ words: words.dataset.lost }));
+  if (!file.uri) return say(file.words, true);
+  download(file.name, file.uri);
+  say(fill(words.dataset.saved, file));
+}
+
+async function share() {
+  const link = cartoon.link();
+  const copied = await copy(link);
+  say(copied ? words.dataset.copied : fill(words.dataset.notCopied, { link }));
+}
+
+async function give(file) {
+  if (file.size > MOST_BYTES) return say(words.dataset.tooLarge, true);
+  const wish = { png: await base64Of(file) };
+  const given = await server.read(wish).catch(() => ({ words: words.dataset.lost }));
+  if (!given.token) return say(given.words, true);
+  token = given.token;
+  find(".replay").hidden = false;
+  zoom = given.face;
+  setFields(given.fields);
+  say(given.words);
+}
+
+function setFields(fields) {
+  cartoon.offer(fields);
+  trigger("settings");
+}
+
+function offerExamples(examples) {
+  const chips = document.querySelector("#examples .chips");
+  for (const { name, says, fields } of examples) {
+    const chip = document.createElement("button");
+    chip.type = "button";
+    chip.textContent = name;
+    chip.title = says;
+    chip.addEventListener("click", () => {
+      if (stage.dataset.state === "running") return;
+      setFields(fields);
+      whenFilled(fields).then(() => document.querySelector("#run").click());
+      say(says);
+    });
+    chips.append(chip);
+  }
+}
+
+// Until the form shows what it was given: the click on Run would send what stood there before.
+async function whenFilled(fields) {
+  const boxes = Object.entries(fields)
+    .map(([name, value]) => [document.querySelector(`#${name} :is(input, textarea)`), value])
+    .filter(([box]) => box?.type === "text" || box?.tagName === "TEXTAREA");
+  for (let tries = 0; tries < 100; tries++) {
+    await new Promise(requestAnimationFrame);
+    if (boxes.every(([box, value]) => box.value === value)) return;
+  }
+}
+
+// Wiring.
+
 const keys = {
   ArrowLeft: () => step(-1),
   ArrowRight: () => step(1),
@@ -216,14 +380,60 @@ const keys = {
 find(".back").addEventListener("click", () => step(-1));
 find(".forward").addEventListener("click", () => step(1));
 find(".play").addEventListener("click", toggle);
+find(".link").addEventListener("click", share);
+find(".replay").addEventListener("click", () => trigger("replay", { token }));
+find(".keep").addEventListener("click", (event) => {
+  if (event.target.dataset.kind) save(event.target.dataset.kind);
+});
+find(".clock").addEventListener("change", (event) => tell(event.target.value));
 find(".speed").addEventListener("click", (event) => {
   speed = (speed + 1) % SPEEDS.length;
-  const text = SPEEDS[speed] === 0.5 ? "½×" : SPEEDS[speed] + "×";
+  const text = SPEEDS[speed] === 0.5 ? "½×" : `${SPEEDS[speed]}×`;
   event.currentTarget.textContent = text;
-  event.currentTarget.setAttribute("aria-label", event.currentTarget.dataset.label + " " + text);
+  event.currentTarget.setAttribute("aria-label", `${event.currentTarget.dataset.label} ${text}`);
 });
-timeline.element.addEventListener("keydown", (event) => {
-  if (!keys[event.key]) return;
+
+// Keys work wherever no other control has a use for them, as long as the stage is on screen.
+document.addEventListener("keydown", (event) => {
+  const mine = event.target === timeline.element || event.target === document.body;
+  const away = !stage.isConnected || stage.offsetParent === null;
+  if (away || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape" && zoom !== null) return enlarge(null);
+  if (!mine || !keys[event.key]) return;
   event.preventDefault();
   keys[event.key]();
 });
+
+// The other parts of the screen, which Gradio may lay out a moment later.
+function connect([select, more, file, , drawer]) {
+  equation = new Equation(drawer);
+  if (film) equation.open(film);
+  if (here) equation.show(film, here);
+  select.addEventListener("change", () => look(select.value));
+  more.addEventListener("click", () => {
+    const isOpen = document.body.classList.toggle("more");
+    more.setAttribute("aria-expanded", String(isOpen));
+  });
+  file.addEventListener("change", () => {
+    if (file.files.length) give(file.files[0]);
+    file.value = "";
+  });
+  document.querySelector("#reset").addEventListener("click", () => setFields({}));
+  document.querySelector(".setup .choice").addEventListener("change", (event) => {
+    document.body.classList.toggle("smooth", event.target.value === "smooth");
+    showAgain();
+  });
+  onDrop(give, (isOver) => {
+    find(".drop").hidden = !isOver;
+  });
+  server.opening().then(showRecorded);
+  server.examples().then(offerExamples);
+}
+
+async function whenThere(selectors) {
+  for (;;) {
+    const found = selectors.map((selector) => document.querySelector(selector));
+    if (found.every(Boolean)) return found;
+    await new Promise(requestAnimationFrame);
+  }
+}

@@ -17,23 +17,25 @@ class Timeline {
     });
   }
 
-  // Marks the steps of both panes, and how far each has come in this frame.
-  draw(film, frame) {
+  // Marks the steps of both panes, and how far each has come in this moment.
+  draw(film, moment) {
     const T = film.start.T;
-    ["ddpm", "ddim"].forEach((name, pane) => {
-      const [top, bottom] = pane === 0 ? [5, 12] : [20, 27];
-      const marks = film.start.panes[pane].levels.map(
+    ["left", "right"].forEach((side, which) => {
+      const { pane } = film.reels[which];
+      const [top, bottom] = which === 0 ? [5, 12] : [20, 27];
+      const marks = pane.levels.map(
         (level) => `M${((1 - level / T) * 1000).toFixed(1)} ${top}V${bottom}`,
       );
-      const here = frame.calls[pane] + 1;
-      this.path(name, "passed").setAttribute("d", marks.slice(0, here).join(""));
-      this.path(name, "ahead").setAttribute("d", marks.slice(here).join(""));
+      const here = moment.stills[which].calls + 1;
+      this.path(side, "passed", pane.sampler, marks.slice(0, here));
+      this.path(side, "ahead", pane.sampler, marks.slice(here));
     });
-    const share = 1 - film.level(frame, film.longest) / T;
-    this.head.style.left = `${(share * 100).toFixed(2)}%`;
+    this.head.style.left = `${((1 - moment.level / T) * 100).toFixed(2)}%`;
   }
 
-  path(name, part) {
-    return this.element.querySelector(`.ticks.${name}.${part}`);
+  path(side, part, sampler, marks) {
+    const path = this.element.querySelector(`.ticks.${side}.${part}`);
+    path.dataset.sampler = sampler;
+    path.setAttribute("d", marks.join(""));
   }
 }

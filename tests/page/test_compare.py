@@ -9,14 +9,14 @@ def test_a_recorded_run_plays_before_the_first_click(screen, network):
     network.calls = 0
     screen.wait("recorded")
     assert screen.page.inner_text(".badge") == "Recorded · seed 7"
-    screen.wait_calls("ddpm", 2, total=100, high=60)
-    earlier = screen.pixels("ddpm")
+    screen.wait_calls("left", 2, total=100, high=60)
+    earlier = screen.pixels("left")
     screen.page.focus(".timeline")
     screen.page.keyboard.press("End")
-    screen.wait_calls("ddpm", 100, total=100)
-    assert screen.pixels("ddpm") != earlier
+    screen.wait_calls("left", 100, total=100)
+    assert screen.pixels("left") != earlier
     assert network.calls == 0
-    screen.run(ddpm_steps=2, ddim_steps=2)
+    screen.run(left_steps=2, right_steps=2)
     screen.wait("finished")
     assert not screen.page.is_visible(".badge")
 
@@ -27,38 +27,38 @@ def test_reduced_motion_opens_on_the_last_frame(browser, address):
     page.goto(address)
     page.wait_for_selector(".stage[data-state=recorded]")
     page.wait_for_timeout(500)
-    assert page.text_content(".pane.ddpm .calls") == "100 / 100"
+    assert page.text_content(".pane.left .calls") == "100 / 100"
     context.close()
 
 
 def test_run_paints_while_sampling_goes_on(screen, network):
     network.delay = 0.2
     network.calls = 0
-    screen.run(ddpm_steps=12, ddim_steps=6)
-    screen.wait_calls("ddpm", 0, total=12, high=12)
-    first = screen.pixels("ddpm")
+    screen.run(left_steps=12, right_steps=6)
+    screen.wait_calls("left", 0, total=12, high=12)
+    first = screen.pixels("left")
     # Both panes call once per step: six calls are three steps of each.
     assert network.calls < 6
-    assert screen.calls("ddpm") < 3
-    screen.wait_calls("ddpm", 4, total=12, high=11)
+    assert screen.calls("left") < 3
+    screen.wait_calls("left", 4, total=12, high=11)
     assert screen.page.get_attribute(".stage", "data-state") == "running"
-    assert screen.pixels("ddpm") != first
+    assert screen.pixels("left") != first
 
 
 def test_both_panes_open_on_the_same_noise(screen):
-    screen.run(ddpm_steps=5, ddim_steps=3)
+    screen.run(left_steps=5, right_steps=3)
     screen.wait("finished")
     screen.page.focus(".timeline")
     screen.page.keyboard.press("Home")
-    screen.wait_calls("ddpm", 0, total=5)
-    assert screen.pixels("ddpm") == screen.pixels("ddim")
+    screen.wait_calls("left", 0, total=5)
+    assert screen.pixels("left") == screen.pixels("right")
     screen.page.keyboard.press("End")
-    screen.wait_calls("ddpm", 5, total=5)
-    assert screen.pixels("ddpm") != screen.pixels("ddim")
+    screen.wait_calls("left", 5, total=5)
+    assert screen.pixels("left") != screen.pixels("right")
 
 
 def test_the_result_is_told_in_measured_words(screen):
-    screen.run(ddpm_steps=5, ddim_steps=3)
+    screen.run(left_steps=5, right_steps=3)
     screen.wait("finished")
     assert "DDIM: 3 calls, " in screen.words()
     assert "DDPM: 5 calls, " in screen.words()
@@ -66,80 +66,80 @@ def test_the_result_is_told_in_measured_words(screen):
 
 def test_stop_ends_a_run_and_keeps_its_frames(screen, network):
     network.delay = 0.1
-    screen.run(ddpm_steps=200, ddim_steps=100)
-    screen.wait_calls("ddpm", 3, total=200, high=200)
+    screen.run(left_steps=200, right_steps=100)
+    screen.wait_calls("left", 3, total=200, high=200)
     screen.page.click("#stop")
     screen.wait("finished")
     assert screen.words() == "Stopped."
     made = network.calls
     screen.page.wait_for_timeout(1000)
     assert network.calls <= made + 2  # the step under way is finished
-    shown = screen.calls("ddpm")
+    shown = screen.calls("left")
     screen.page.focus(".timeline")
     screen.page.keyboard.press("ArrowLeft")
-    screen.wait_calls("ddpm", shown - 1, total=200)
+    screen.wait_calls("left", shown - 1, total=200)
     network.delay = 0.0
-    screen.run(ddpm_steps=4, ddim_steps=4)
-    screen.wait_calls("ddpm", 4, total=4)
+    screen.run(left_steps=4, right_steps=4)
+    screen.wait_calls("left", 4, total=4)
 
 
 def test_the_timeline_scrubs_without_the_server(screen):
-    screen.run(ddpm_steps=20, ddim_steps=10)
+    screen.run(left_steps=20, right_steps=10)
     screen.wait("finished")
     screen.page.context.set_offline(True)
     box = screen.page.locator(".timeline").bounding_box()
     seen = set()
     for share in (0.02, 0.3, 0.5, 0.8, 0.98):
         screen.page.mouse.click(box["x"] + share * box["width"], box["y"] + 20)
-        screen.wait_calls("ddpm", round(20 * share), total=20)
-        seen.add(screen.pixels("ddpm"))
+        screen.wait_calls("left", round(20 * share), total=20)
+        seen.add(screen.pixels("left"))
     assert len(seen) == 5
-    assert screen.calls("ddim") == 10
+    assert screen.calls("right") == 10
     screen.page.context.set_offline(False)
     screen.errors.clear()  # Gradio's heartbeat notices that the line was cut
 
 
 def test_play_walks_from_noise_to_picture(screen):
-    screen.run(ddpm_steps=10, ddim_steps=5)
+    screen.run(left_steps=10, right_steps=5)
     screen.wait("finished")
-    last = screen.pixels("ddpm")
+    last = screen.pixels("left")
     screen.page.click(".play")
-    screen.wait_calls("ddpm", 1, total=10, high=5)
+    screen.wait_calls("left", 1, total=10, high=5)
     screen.page.wait_for_selector(".play:not(.playing)")
-    assert screen.calls("ddpm") == 10
-    assert screen.pixels("ddpm") == last
+    assert screen.calls("left") == 10
+    assert screen.pixels("left") == last
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"ddpm_steps": "0"}, "DDPM steps is 0; choose a whole number from 1 to 1000."),
-        ({"ddim_steps": "1001"}, "DDIM steps is 1001; choose a whole number from 1 to 1000."),
-        ({"eta": "2"}, "η is 2; choose a number from 0 (DDIM) to 1 (DDPM)."),
+        ({"left_steps": "0"}, "DDPM steps is 0; choose a whole number from 1 to 1000."),
+        ({"right_steps": "1001"}, "DDIM steps is 1001; choose a whole number from 1 to 1000."),
+        ({"right_eta": "2"}, "η is 2; choose a number from 0 (DDIM) to 1 (DDPM)."),
         ({"seed": "abc"}, "Seed is abc; choose a whole number from 0 to 9223372036854775791."),
     ],
 )
 def test_bad_input_is_one_sentence_and_the_last_result_stands(screen, fields, sentence):
-    screen.run(ddpm_steps=3, ddim_steps=2)
+    screen.run(left_steps=3, right_steps=2)
     screen.wait("finished")
-    before = screen.pixels("ddpm"), screen.pixels("ddim")
+    before = screen.pixels("left"), screen.pixels("right")
     screen.run(**fields)
     screen.page.wait_for_selector(".words.problem")
     assert screen.words() == sentence
-    assert (screen.pixels("ddpm"), screen.pixels("ddim")) == before
+    assert (screen.pixels("left"), screen.pixels("right")) == before
     assert screen.page.locator(".toast-body").count() == 0
 
 
 @pytest.mark.parametrize("faces", [1, 4, 16])
 def test_each_number_of_faces_fills_the_pane(screen, faces):
     screen.page.check(f"#faces input[value='{faces}']", force=True)
-    screen.run(ddpm_steps=2, ddim_steps=2)
+    screen.run(left_steps=2, right_steps=2)
     screen.wait("finished")
-    label = screen.page.get_attribute(".pane.ddim canvas", "aria-label")
+    label = screen.page.get_attribute(".pane.right canvas", "aria-label")
     assert label == f"{faces} faces by DDIM: 0 % noise"
     blank = screen.page.evaluate(
         """(side) => {
-            const canvas = document.querySelector('.pane.ddim canvas');
+            const canvas = document.querySelector('.pane.right canvas');
             const context = canvas.getContext('2d');
             const middle = (i) => ((i + 0.5) * canvas.width) / side;
             const alpha = (i, j) => context.getImageData(middle(i), middle(j), 1, 1).data[3];
@@ -154,8 +154,8 @@ def test_each_number_of_faces_fills_the_pane(screen, faces):
 def test_enter_runs_and_the_dice_change_the_seed(screen):
     screen.page.click("#dice")
     screen.page.wait_for_function("document.querySelector('#seed input').value !== '7'")
-    screen.fill(ddpm_steps=2, ddim_steps=1)
-    screen.page.press("#ddim_steps input", "Enter")
+    screen.fill(left_steps=2, right_steps=1)
+    screen.page.press("#right_steps input", "Enter")
     screen.wait("finished")
     assert "DDIM: 1 call, " in screen.words()
 
@@ -163,15 +163,15 @@ def test_enter_runs_and_the_dice_change_the_seed(screen):
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844), (768, 1024), (1920, 1080)])
 def test_panes_timeline_and_run_fit_without_scrolling(screen, width, height):
     screen.page.set_viewport_size({"width": width, "height": height})
-    screen.run(ddpm_steps=3, ddim_steps=2)
+    screen.run(left_steps=3, right_steps=2)
     screen.wait("finished")
-    for part in (".pane.ddpm canvas", ".pane.ddim canvas", ".timeline", "#run", "#eta"):
+    for part in (".pane.left canvas", ".pane.right canvas", ".timeline", "#run", "#right_eta"):
         box = screen.page.locator(part).bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
         assert box["y"] >= 0
         assert box["y"] + box["height"] <= height
-    left, right = (screen.page.locator(f".pane.{name} canvas") for name in ("ddpm", "ddim"))
+    left, right = (screen.page.locator(f".pane.{name} canvas") for name in ("left", "right"))
     assert left.bounding_box()["x"] + left.bounding_box()["width"] < right.bounding_box()["x"]
     assert screen.page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -180,6 +180,6 @@ def test_nothing_moves_during_a_run(screen):
     places = """() => [...document.querySelectorAll('.tiles, .timeline, .transport, #controls')]
         .map(part => JSON.stringify(part.getBoundingClientRect()))"""
     before = screen.page.evaluate(places)
-    screen.run(ddpm_steps=4, ddim_steps=2)
+    screen.run(left_steps=4, right_steps=2)
     screen.wait("finished")
     assert screen.page.evaluate(places) == before

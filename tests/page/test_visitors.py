@@ -55,7 +55,7 @@ def test_a_closed_tab_frees_its_place(browser, address, backend, network):
     page.goto(address)
     page.wait_for_selector("#run")
     page.fill("#seed input", "901")
-    page.fill("#ddpm_steps input", "900")
+    page.fill("#left_steps input", "900")
     page.click("#run")
     page.wait_for_selector(".stage[data-state=running]")
     wait(lambda: network.calls > 5)
@@ -139,7 +139,7 @@ def test_a_slow_viewer_is_never_two_seconds_behind_and_sees_the_end(
     page.evaluate(
         """() => {
             window.painted = {};
-            const counter = document.querySelector('.pane.ddpm .calls');
+            const counter = document.querySelector('.pane.left .calls');
             const note = () => {
                 const calls = parseInt(counter.textContent);
                 if (counter.textContent.endsWith('/ 240')) window.painted[calls] ??= Date.now();
@@ -149,7 +149,7 @@ def test_a_slow_viewer_is_never_two_seconds_behind_and_sees_the_end(
         }"""
     )
     page.check("#faces input[value='16']", force=True)
-    screen.run(seed=903, ddpm_steps=240, ddim_steps=120)
+    screen.run(seed=903, left_steps=240, right_steps=120)
     screen.wait("finished")
     painted = {int(calls): at / 1000 for calls, at in page.evaluate("window.painted").items()}
     assert 240 in painted

@@ -1,0 +1,65 @@
+// Settings between visits: in the page's address, and in the browser for whoever comes without.
+// Loaded in the page's head, because the form asks for it before the stage is there.
+
+window.cartoon = (() => {
+  const STORED = "cartoon-diffusion";
+  const DEFAULTS = "[defaults]"; // the server puts the form's fields here, in order
+
+  const names = Object.keys(DEFAULTS);
+  let now = { ...DEFAULTS };
+  let pending = null; // what `take` hands to the form
+
+  // The form as an address or the last visit filled it; text of the address is cut, not trusted.
+  function initial() {
+    const address = new URLSearchParams(location.search);
+    const given = names.some((name) => address.has(name))
+      ? Object.fromEntries(names.map((name) => [name, address.get(name)?.slice(0, 40)]))
+      : stored();
+    return values(given);
+  }
+
+  function values(given) {
+    now = Object.fromEntries(names.map((name) => [name, fitting(name, given?.[name])]));
+    return names.map((name) => now[name]);
+  }
+
+  function fitting(name, value) {
+    if (value === undefined || value === null) return DEFAULTS[name];
+    if (typeof DEFAULTS[name] === "number") return Number(value) || DEFAULTS[name];
+    return String(value);
+  }
+
+  function stored() {
+    try {
+      return JSON.parse(localStorage.getItem(STORED));
+    } catch {
+      return null; // no storage here, or somebody else's words in it
+    }
+  }
+
+  // The form has changed: the address follows, and the browser remembers.
+  function remember(...fields) {
+    now = Object.fromEntries(names.map((name, i) => [name, fields[i]]));
+    try {
+      localStorage.setItem(STORED, JSON.stringify(now));
+    } catch {
+      // A browser that keeps nothing still has the address.
+    }
+    history.replaceState(history.state, "", link());
+  }
+
+  function link() {
+    return `${location.origin}${location.pathname}?${new URLSearchParams(now)}`;
+  }
+
+  return {
+    initial,
+    remember,
+    link,
+    // What the form should become; `take` is called by the event that fills it.
+    offer: (fields) => {
+      pending = { ...DEFAULTS, ...fields };
+    },
+    take: () => values(pending),
+  };
+})();

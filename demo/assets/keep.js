@@ -1,0 +1,57 @@
+// What visitors take with them and bring back: files, the page's address, a dropped picture.
+
+const MOST_BYTES = 4_000_000; // of a picture that is given back
+
+// Hands a data URI to the browser as a download.
+function download(name, uri) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(toBlob(uri));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// Copies text; in a frame without the right to, the older way. Returns whether it worked.
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    return copied;
+  }
+}
+
+async function base64Of(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  let letters = "";
+  for (let i = 0; i < bytes.length; i += 32_768) {
+    letters += String.fromCharCode(...bytes.subarray(i, i + 32_768));
+  }
+  return btoa(letters);
+}
+
+// Calls `receive` with a file that is dropped anywhere on the page; `over` shows that it may be.
+function onDrop(receive, over) {
+  const isFile = (event) => event.dataTransfer?.types.includes("Files");
+  let depth = 0; // dragenter and dragleave also come from every element on the way
+  const enter = (by) => {
+    depth = Math.max(depth + by, 0);
+    over(depth > 0);
+  };
+  document.addEventListener("dragenter", (event) => isFile(event) && enter(1));
+  document.addEventListener("dragleave", (event) => isFile(event) && enter(-1));
+  document.addEventListener("dragover", (event) => isFile(event) && event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    if (!isFile(event)) return;
+    event.preventDefault();
+    depth = 0;
+    over(false);
+    if (event.dataTransfer.files.length) receive(event.dataTransfer.files[0]);
+  });
+}

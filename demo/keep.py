@@ -1,0 +1,231 @@
+"""What visitors take with them: PNGs that know how they were made, and films of both panes."""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from demo import wording
+from demo.reels import Reel
+from demo.settings import Comparison, read_comparison
+from demo.theme import INK, MUTED, PAPER, SAMPLER_COLOURS, font_file
+from diffusion import Schedule, __version__
+from diffusion.film import LENSES, Still
+from diffusion.pictures import SETTINGS_KEY, save_animation, save_png
+
+ENLARGED = 4  # times, in a PNG
+GAP = 2  # pixels between faces, and four times that between panes, before enlarging
+MOST_BYTES, MOST_PIXELS = 4_000_000, 4_000_000  # of a picture that is given back
+MOST_MOMENTS = 512  # of an animation
+GIF_MOMENTS = 100  # a GIF of noise is large
+PANE = {"mp4": 384, "gif": 256}  # pixels, about; faces are enlarged by whole numbers
+FPS = {"mp4": 25, "gif": 20}
+TYPES = {"png": "image/png", "mp4": "video/mp4", "gif": "image/gif"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a PNG says of itself."""
+
+    comparison: Comparison
+    face: int | None  # the one that is shown, None for all
+    weights: str
+
+    def to_json(self) -> dict:
+        """What is written into the PNG; `read` is the way back."""
+        return {
+            "compare": self.comparison.fields(),
+            "face": self.face,
+            "weights": self.weights,
+            "versions": {"cartoon-diffusion": __version__, "torch": version("torch")},
+        }
+
+
+@dataclass(frozen=True)
+class Given:
+    """A picture that a visitor brought back."""
+
+    settings: Settings
+    pixels: np.ndarray  # uint8 (height, width, 3)
+
+
+def png(reel: Reel, face: int | None) -> bytes:
+    """The finished faces of both panes, or one of them, with all settings inside.
+
+    Raises ValueError, with a sentence, for a run that did not finish.
+    """
+    if not reel.done:
+        raise ValueError(wording.NOT_FINISHED)
+    face = check_face(face, reel)
+    settings = Settings(reel.comparison, face, reel.weights)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(sheet([still.x for still in reel.last], face))
+    save_png(buffer, picture, settings.to_json())
+    return buffer.getvalue()
+
+
+def sheet(panes: Sequence[np.ndarray], face: int | None) -> np.ndarray:
+    """Both panes side by side, enlarged without smoothing; uint8 (height, width, 3) on white."""
+    blocks = [_block(pictures, face) for pictures in panes]
+    between = np.full((len(blocks[0]), 4 * GAP, 3), 255, np.uint8)
+    row = np.concatenate([blocks[0], between, blocks[1]], axis=1)
+    return row.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+
+
+def read(content: bytes, schedule: Schedule) -> Given:
+    """A PNG that was saved here; raises ValueError, in one sentence, for anything else."""
+    if len(content) > MOST_BYTES:
+        raise ValueError(wording.STAGE["too_large"])
+    try:
+        # A list of formats: Pillow must not try its many others on a stranger's bytes.
+        image = Image.open(io.BytesIO(content), formats=["PNG"])
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(wording.NOT_OURS)
+        image.load()
+        about = json.loads(image.text[SETTINGS_KEY])
+        fields = {str(name): value for name, value in about["compare"].items()}
+        face, weights = about["face"], str(about["weights"])[:64]
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        raise ValueError(wording.NOT_A_PNG) from None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(wording.NOT_OURS) from None
+    fields.pop("T", None)
+    comparison = read_comparison(schedule.T, **fields)
+    if face is not None and face not in range(comparison.faces):
+        raise ValueError(wording.NOT_OURS)
+    return Given(Settings(comparison, face, weights), np.asarray(image.convert("RGB")))
+
+
+def verdict(given: Given, panes: Sequence[np.ndarray]) -> str:
+    """Whether the panes, drawn again, look as the given picture does."""
+    again = sheet(panes, given.settings.face)
+    if again.shape != given.pixels.shape:
+        return wording.verdict(255, alike=False)
+    difference = np.abs(again.astype(int) - given.pixels.astype(int))
+    alike = difference.mean() <= 1 and np.percentile(difference, 99) <= 8
+    return wording.verdict(int(difference.max()), alike)
+
+
+def animation(
+    reel: Reel, kind: str, moments: Sequence[Sequence[int]], lens: str, face: int | None
+) -> bytes:
+    """Both panes as an MP4 or GIF; a moment is the calls made by each pane.
+
+    Raises ValueError, with a sentence, for wishes that make no film.
+    """
+    if kind not in FPS or lens not in LENSES:
+        raise ValueError(wording.NOTHING_YET)
+    face = check_face(face, reel)
+    chosen = _check_moments(moments)
+    if kind == "gif":
+        chosen = chosen[:: -(-len(chosen) // GIF_MOMENTS)] + chosen[-1:]
+    with tempfile.NamedTemporaryFile(suffix=f".{kind}") as file:
+        save_animation(file.name, _frames(reel, chosen, lens, face, PANE[kind]), FPS[kind])
+        return Path(file.name).read_bytes()
+
+
+def file_name(reel: Reel, kind: str, face: int | None) -> str:
+    """What a browser calls the file."""
+    one = "" if face is None else f"-face-{face + 1}"
+    return f"cartoon-diffusion-seed-{reel.comparison.seed}{one}.{kind}"
+
+
+def check_face(face: object, reel: Reel) -> int | None:
+    """The number of a face that the reel has, or None for all; raises ValueError."""
+    if face is not None and (isinstance(face, bool) or face not in range(reel.comparison.faces)):
+        raise ValueError(wording.NOTHING_YET)
+    return face
+
+
+def _check_moments(moments: object) -> list[tuple[int, int]]:
+    pairs = [
+        tuple(pair)
+        for pair in (moments if isinstance(moments, list) else [])
+        if isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+    ]
+    if not 0 < len(pairs) <= MOST_MOMENTS:
+        raise ValueError(wording.NOTHING_YET)
+    return pairs
+
+
+def _frames(
+    reel: Reel, moments: Sequence[tuple[int, int]], lens: str, face: int | None, pane: int
+) -> Iterator[Image.Image]:
+    """One picture per moment, with captions."""
+    size, faces = reel.films[0].at(0).x.shape[1], 1 if face is not None else reel.comparison.faces
+    side = round(faces**0.5)
+    scale = max(round(pane / (side * size)), 1)
+    width = scale * (side * size + (side - 1) * GAP)
+    layout = _Layout(width)
+    opening = layout.opening(reel.comparison)
+    for moment in moments:
+        picture = opening.copy()
+        for left, film, calls in zip(layout.lefts, reel.films, moment, strict=True):
+            still = film.at(max(calls, 0))
+            picture.paste(_pane_image(still, lens, face, scale), (left, layout.top))
+            layout.caption(picture, left, still, film.calls)
+        yield picture
+
+
+class _Layout:
+    """Where things stand in a frame of an animation."""
+
+    margin, top, line = 16, 44, 18
+
+    def __init__(self, width: int):
+        self.width = width
+        self.lefts = (self.margin, 2 * self.margin + width)
+        self.size = (3 * self.margin + 2 * width, self.top + width + 4 * self.line)
+        self.title = ImageFont.truetype(font_file("SourceSansPro-Bold"), 18)
+        self.how = ImageFont.truetype(font_file("SourceSansPro-Regular"), 15)
+        self.mono = ImageFont.truetype(font_file("IBMPlexMono-Regular"), 13)
+
+    def opening(self, comparison: Comparison) -> Image.Image:
+        """What stays the same from frame to frame."""
+        picture = Image.new("RGB", self.size, PAPER)
+        draw = ImageDraw.Draw(picture)
+        for left, recipe in zip(self.lefts, comparison.recipes, strict=True):
+            words = wording.title(recipe)
+            colour = SAMPLER_COLOURS.get(recipe.sampler, INK)
+            draw.text((left, 30), words, colour, self.title, anchor="ls")
+            after = left + draw.textlength(words, self.title) + 8
+            draw.text((after, 30), wording.how(recipe), MUTED, self.how, anchor="ls")
+        bottom = self.size[1] - 14
+        about = f"{wording.TITLE} · seed {comparison.seed}"
+        draw.text((self.margin, bottom), about, MUTED, self.how, anchor="ls")
+        return picture
+
+    def caption(self, picture: Image.Image, left: int, still: Still, calls: int) -> None:
+        """The counter below a pane."""
+        place = (left, self.top + self.width + 20)
+        words = f"{still.calls} / {calls} calls"
+        ImageDraw.Draw(picture).text(place, words, MUTED, self.mono, anchor="ls")
+
+
+def _pane_image(still: Still, lens: str, face: int | None, scale: int) -> Image.Image:
+    seen = still.seen(lens)
+    if seen is None:  # nothing is predicted before the first call
+        seen = np.full_like(still.x, 232)
+    block = _block(seen, face).repeat(scale, axis=0).repeat(scale, axis=1)
+    return Image.fromarray(block)
+
+
+def _block(pictures: np.ndarray, face: int | None) -> np.ndarray:
+    """uint8 (faces, H, W, 3) as one square, row by row with gaps, or one of them."""
+    if face is not None:
+        return pictures[face]
+    side = round(len(pictures) ** 0.5)
+    _, height, width, _ = pictures.shape
+    block = np.full((side * (height + GAP) - GAP, side * (width + GAP) - GAP, 3), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = i // side * (height + GAP), i % side * (width + GAP)
+        block[y : y + height, x : x + width] = picture
+    return block

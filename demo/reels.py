@@ -1,0 +1,67 @@
+"""The films that browsers may still ask about: other lenses, files to keep."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from demo.settings import Comparison
+from diffusion.film import Film, Still
+
+LIMIT = 2**29  # bytes of pictures; films that the engine keeps too are not held twice
+MOST = 256  # reels
+
+
+@dataclass(frozen=True)
+class Reel:
+    """What one run shows: its settings, and a film per pane that may still grow."""
+
+    comparison: Comparison
+    films: tuple[Film, ...]
+    weights: str  # which weights drew it
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held by the pictures."""
+        return sum(film.nbytes for film in self.films)
+
+    @property
+    def done(self) -> bool:
+        """Whether both panes came to the picture."""
+        return all(film.done for film in self.films)
+
+    @property
+    def last(self) -> list[Still]:
+        """The newest still of each pane; raises LookupError before the first."""
+        return [film.at(film.calls) for film in self.films]
+
+
+class Reels:
+    """The last runs by their unguessable names; the one not asked for the longest leaves."""
+
+    def __init__(self, limit: int = LIMIT):
+        self._limit = limit
+        self._reels: OrderedDict[str, Reel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, run: str, reel: Reel) -> None:
+        """Remember a run; of one that began anew, what it shows now."""
+        with self._lock:
+            self._reels[run] = reel
+            self._reels.move_to_end(run)
+            while len(self._reels) > 1 and (len(self._reels) > MOST or self._held() > self._limit):
+                self._reels.popitem(last=False)
+
+    def get(self, run: object) -> Reel | None:
+        """The reel of that name, if it is still here."""
+        with self._lock:
+            if not isinstance(run, str) or run not in self._reels:
+                return None
+            self._reels.move_to_end(run)
+            return self._reels[run]
+
+    def _held(self) -> int:
+        # Equal runs share their films.
+        films = {id(film): film for reel in self._reels.values() for film in reel.films}
+        return sum(film.nbytes for film in films.values())

@@ -1,0 +1,218 @@
+"""What the Compare screen asks of the server: runs, their other lenses, files, and replays."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+
+from demo import keep, messages, recorded, settings, wording
+from demo.backend import Backend, Begun, Note, RunEnded, Tick
+from demo.reels import Reel, Reels
+from demo.settings import Comparison
+from demo.viewers import Viewer, Viewers
+from diffusion.engine import Full
+from diffusion.film import LENSES, Place
+
+FILLED_AT_ONCE = 24  # stills
+GIVEN = 64  # pictures that may be replayed
+MEASURED_WITHIN = 20.0  # seconds that the examples wait for the machine's speed
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """The state of the Compare screen, for all its visitors."""
+
+    def __init__(self, backend: Backend):
+        self.backend = backend
+        self.viewers = Viewers()
+        self.reels = Reels()
+        self._given: OrderedDict[str, keep.Given] = OrderedDict()
+        self._filming: asyncio.Semaphore | None = None  # made on the loop that uses it
+        if reel := recorded.reel():
+            self.reels.keep(recorded.RUN, reel)
+
+    async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
+        """The messages of one press of Run: a start and frames, or a problem in one sentence."""
+        async with _in_words() as problems:
+            comparison = settings.read_comparison(self.backend.schedule.T, **fields)
+            async for message in self._show(comparison):
+                yield message
+        for problem in problems:
+            yield problem
+
+    async def replay(self, wish: object) -> AsyncIterator[dict]:
+        """Draw a given picture again, alone; the last message tells how alike they are."""
+        token = wish.get("token") if isinstance(wish, dict) else None
+        given = self._given.get(token) if isinstance(token, str) else None
+        if given is None:
+            yield messages.problem(wording.REPLAY_GONE)
+            return
+        async with _in_words() as problems:
+            async for message in self._show(given.settings.comparison, given):
+                yield message
+        for problem in problems:
+            yield problem
+
+    async def _show(
+        self, comparison: Comparison, given: keep.Given | None = None
+    ) -> AsyncIterator[dict]:
+        with self.viewers.watch() as viewer:
+            schedule = self.backend.schedule
+            yield messages.start(viewer.run, comparison, schedule, self.backend.size)
+            alone = viewer.run if given else ""
+            async with contextlib.aclosing(self.backend.stream(comparison, alone)) as events:
+                async for message in self._told(viewer, comparison, events, given):
+                    yield message
+
+    async def _told(
+        self,
+        viewer: Viewer,
+        comparison: Comparison,
+        events: AsyncIterator[Begun | Tick | Place | Note],
+        given: keep.Given | None,
+    ) -> AsyncIterator[dict]:
+        before, lens = None, viewer.lens
+        async for event in events:
+            match event:
+                case Begun(films):
+                    reel = Reel(comparison, films, self.backend.weights)
+                    self.reels.keep(viewer.run, reel)
+                    before = None
+                case Place(number, seconds):
+                    yield messages.aside(viewer.run, wording.waiting(number, seconds))
+                case Note(words):
+                    yield messages.aside(viewer.run, words)
+                case Tick() if event.done or not viewer.behind:
+                    if viewer.lens != lens:
+                        before, lens = None, viewer.lens
+                    # Compression on another thread: this one serves everybody.
+                    message = await asyncio.to_thread(
+                        self._frame, viewer, event, before, lens, comparison, given
+                    )
+                    viewer.send(messages.size(message))
+                    yield message
+                    before = event
+
+    def _frame(
+        self,
+        viewer: Viewer,
+        tick: Tick,
+        before: Tick | None,
+        lens: str,
+        comparison: Comparison,
+        given: keep.Given | None,
+    ) -> dict:
+        words = ""
+        if tick.done:
+            words = messages.outcome(tick.stills, comparison)
+            if given:
+                words = keep.verdict(given, [still.x for still in tick.stills]) + " " + words
+        number = viewer.sent + 1
+        schedule = self.backend.schedule
+        return messages.frame(viewer.run, number, tick, before, lens, words, schedule)
+
+    # Calls of the stage's script; they bypass Gradio's queue, so each is bounded.
+
+    async def opening(self) -> dict | None:
+        """The recorded run."""
+        return recorded.load()
+
+    async def examples(self) -> list[dict]:
+        """The example chips, once it is known how fast the machine is."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + MEASURED_WITHIN
+        while (speed := self.backend.images_per_second()) is None and loop.time() < end:
+            await asyncio.sleep(0.2)
+        return wording.examples(speed)
+
+    async def fill(self, wish: object) -> dict:
+        """Stills that the browser lacks: {"run", "lens", "stills": [[pane, calls], ...]}."""
+        run, lens, stills = _items(wish, "run", "lens", "stills")
+        reel = self.reels.get(run)
+        if reel is None or lens not in LENSES or not isinstance(stills, list):
+            return messages.problem(wording.kept_late("film"))
+        return {"stills": await asyncio.to_thread(self._filled, reel, lens, stills)}
+
+    def _filled(self, reel: Reel, lens: str, stills: list) -> list[dict]:
+        filled = []
+        for wanted in stills[:FILLED_AT_ONCE]:
+            match wanted:
+                case [0 | 1 as pane, int(calls)] if 0 <= calls <= reel.films[pane].reached:
+                    still = reel.films[pane].at(calls)
+                    schedule = self.backend.schedule
+                    filled.append(messages.still_seen(pane, still, [lens], schedule))
+        return filled
+
+    async def keep(self, wish: object) -> dict:
+        """A file to save: {"run", "kind": "png" | "mp4" | "gif", "face", "lens", "moments"}."""
+        run, kind, face, lens, moments = _items(wish, "run", "kind", "face", "lens", "moments")
+        reel = self.reels.get(run)
+        if kind not in list(keep.TYPES) or reel is None:
+            return messages.problem(wording.kept_late("picture"))
+        try:
+            if kind == "png":
+                content = await asyncio.to_thread(keep.png, reel, face)
+            else:
+                self._filming = self._filming or asyncio.Semaphore(1)
+                async with self._filming:  # packing takes a core: one film at a time
+                    content = await asyncio.to_thread(
+                        keep.animation, reel, kind, moments, lens, face
+                    )
+        except (LookupError, ValueError) as refusal:
+            known = isinstance(refusal, ValueError)
+            return messages.problem(str(refusal) if known else wording.NOTHING_YET)
+        except Exception as error:
+            log.exception("a file could not be made")
+            return messages.problem(wording.failed(error))
+        name = keep.file_name(reel, kind, face)
+        return {"name": name, "uri": messages.data_uri(keep.TYPES[kind], content)}
+
+    async def read(self, wish: object) -> dict:
+        """The settings inside a PNG, given as {"png": base64}, and a token to replay it."""
+        (text,) = _items(wish, "png")
+        if not isinstance(text, str) or len(text) > 4 * keep.MOST_BYTES / 3 + 4:
+            return messages.problem(wording.STAGE["too_large"])
+        try:
+            content = base64.b64decode(text, validate=True)
+            given = await asyncio.to_thread(keep.read, content, self.backend.schedule)
+        except binascii.Error:
+            return messages.problem(wording.NOT_A_PNG)
+        except ValueError as refusal:
+            return messages.problem(str(refusal))
+        token = secrets.token_urlsafe(16)
+        self._given[token] = given
+        while len(self._given) > GIVEN:
+            self._given.popitem(last=False)
+        weights = given.settings.weights
+        ours = weights == self.backend.weights
+        return {
+            "token": token,
+            "fields": given.settings.comparison.fields(),
+            "face": given.settings.face,
+            "words": wording.RESTORED if ours else wording.other_weights(weights),
+        }
+
+
+@contextlib.asynccontextmanager
+async def _in_words() -> AsyncIterator[list[dict]]:
+    """Turns what goes wrong inside into a message, put into the list."""
+    problems: list[dict] = []
+    try:
+        yield problems
+    except (ValueError, Full, RunEnded) as refusal:
+        problems.append(messages.problem(str(refusal)))
+    except Exception as error:
+        log.exception("a comparison failed")
+        problems.append(messages.problem(wording.failed(error)))
+
+
+def _items(message: object, *names: str) -> list:
+    given = message if isinstance(message, dict) else {}
+    return [given.get(name) for name in names]
