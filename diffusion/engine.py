@@ -55,7 +55,8 @@ class Engine:
         self.models = models
         self.capacity = capacity or BEFORE_MEASURED
         self.network_calls = 0
-        self._measured = capacity is not None
+        self._given = self._measured = capacity is not None
+        self._to_measure: str | None = None
         self._longest_line, self._finished_bytes = line, finished
         self._walks: dict[Hashable, Walk] = {}  # begun or waiting
         self._active: list[Group] = []
@@ -99,6 +100,12 @@ class Engine:
         with self._changed:
             if self._thread is None and not self._closed:
                 self._start(model)
+
+    def measure_again(self, model: str) -> None:
+        """Something has changed: measure what the machine can do when nobody waits."""
+        with self._changed:
+            self._to_measure = model
+            self._changed.notify()
 
     def close(self) -> None:
         """End every request and the thread."""
@@ -152,11 +159,15 @@ class Engine:
         while True:
             with self._changed:
                 self._drop_unwanted()
-                while not self._closed and not self._active and not self._line:
+                while not (self._closed or self._active or self._line or self._to_measure):
                     self._changed.wait()
                 if self._closed:
                     return self._end_all("The page is shutting down; open it again in a moment.")
+                again = None if self._active or self._line else self._to_measure
                 waiting = self._line[0].walks[0].request.model if self._line else None
+            if again:
+                self._measured, self._to_measure = self._given, None
+                self._measure(again)
             if waiting is not None:
                 self._measure(waiting)
             try:

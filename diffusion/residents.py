@@ -44,7 +44,7 @@ class Residents:
 
     def keep(self, name: str, model: DiffusionModel) -> None:
         """Hold a model under a name for good; it does not count against the limit."""
-        self._kept[name] = Resident(model, "kept")
+        self._kept[name] = Resident(model, f"kept {model.backend}")
 
     def get(self, name: str) -> Resident:
         """The model of that name; raises ModelError when there is none.
