@@ -18,6 +18,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from diffusion.ahead import Drawers
 from diffusion.batching import measure
 from diffusion.denoiser import Denoiser
 from diffusion.film import Film, Place
@@ -58,6 +59,7 @@ class Engine:
         self._given = self._measured = capacity is not None
         self._to_measure: str | None = None
         self._longest_line, self._finished_bytes = line, finished
+        self._drawers = Drawers(models.device)
         self._walks: dict[Hashable, Walk] = {}  # begun or waiting
         self._active: list[Group] = []
         self._line: list[Group] = []
@@ -115,6 +117,7 @@ class Engine:
             thread = self._thread
         if thread:
             thread.join()
+        self._drawers.close()
 
     @property
     def images_per_second(self) -> float | None:
@@ -140,7 +143,7 @@ class Engine:
 
     def _walk(self, request: Request) -> Walk:
         resident = self.models.get(request.model)
-        return Walk(request, resident, key=(request, resident.version))
+        return Walk(request, resident, (request, resident.version), self._drawers)
 
     def _join(self, key: Hashable) -> Film:
         if key in self._walks:
@@ -411,8 +414,8 @@ def _noise(part: Part) -> Tensor:
 
 def _per_image(values: Sequence, parts: list[Part]) -> Tensor:
     """One row per image from one value per part."""
-    lengths = torch.tensor([len(part) for part in parts])
-    return torch.tensor(values).repeat_interleave(lengths, dim=0)
+    rows = zip(values, parts, strict=True)
+    return torch.tensor([value for value, part in rows for _ in range(len(part))])
 
 
 def _coefficients(values: list[float], parts: list[Part], x: Tensor) -> Tensor | float:

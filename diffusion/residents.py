@@ -37,7 +37,7 @@ class Residents:
         limit: int = LIMIT,
         load: Callable[..., DiffusionModel] = DiffusionModel.from_pretrained,
     ):
-        self._device, self._limit, self._load = device, limit, load
+        self.device, self._limit, self._load = device, limit, load
         self._here: OrderedDict[str, Resident] = OrderedDict()
         self._kept: dict[str, Resident] = {}
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class Residents:
             version = _version(name)
             resident = self._here.get(name)
             if resident is None or resident.version != version:
-                resident = Resident(self._load(name, self._device), version)
+                resident = Resident(self._load(name, self.device), version)
                 self._here[name] = resident
             self._here.move_to_end(name)
             while len(self._here) > 1 and self._held() > self._limit:
