@@ -103,7 +103,7 @@ class LocalBackend:
 
     def _switch(self, model: DiffusionModel) -> None:
         self._model = model
-        self._models.keep(MODEL, model)
+        self._models.keep(MODEL, model, version=model.backend)
         self.engine.measure_again(MODEL)
 
     async def stream(

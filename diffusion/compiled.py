@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -55,7 +56,9 @@ def convert(network: UNet) -> Path:
         config = network.config
         x = torch.zeros(2, config.channels, config.size, config.size)
         films = network.films(torch.zeros(2))
-        graph = openvino.convert_model(_Body(network), example_input=(x, films))
+        with warnings.catch_warnings():  # about sizes, which do not change
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)
+            graph = openvino.convert_model(_Body(network), example_input=(x, films))
         # Two files; the one that is looked for comes last.
         with tempfile.TemporaryDirectory(dir=file.parent) as work:
             made = Path(work, file.name)

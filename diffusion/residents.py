@@ -42,9 +42,9 @@ class Residents:
         self._kept: dict[str, Resident] = {}
         self._lock = threading.Lock()
 
-    def keep(self, name: str, model: DiffusionModel) -> None:
+    def keep(self, name: str, model: DiffusionModel, version: Hashable = "kept") -> None:
         """Hold a model under a name for good; it does not count against the limit."""
-        self._kept[name] = Resident(model, f"kept {model.backend}")
+        self._kept[name] = Resident(model, version)
 
     def get(self, name: str) -> Resident:
         """The model of that name; raises ModelError when there is none.

@@ -204,7 +204,8 @@ class Attention(nn.Module):
         """(B, width, h, w) to the same shape."""
         batch, width, height, breadth = x.shape
         qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, positions, 3·width)
-        q, k, v = qkv.reshape(batch, height * breadth, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        heads = qkv.reshape(batch, height * breadth, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = heads.unbind()
         h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, positions, width / heads)
         h = h.transpose(1, 2).reshape(batch, height, breadth, width).permute(0, 3, 1, 2)
         return x + self.out(h)
