@@ -2,7 +2,8 @@
 
 Every contestant draws the same number of images in turn, round after round. Told are the median
 milliseconds per step of the sampler, and the ratio to ours: a noisy machine disturbs both alike.
-Peers that are not installed are left out (`pip install -r requirements-dev.txt`).
+Peers that are not installed are left out (`pip install -r requirements-dev.txt`). On a machine
+that does other things too, `--busy` computes with one thread and counts its CPU seconds.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from diffusion.device import apart, pick_device, training_precision
 from diffusion.recipe import Recipe, draw
 from diffusion.unet import gflop
 
+Clock = Callable[[], float]
+
 SEEDS = 64  # whose pictures are compared between number formats
 
 
@@ -45,20 +48,30 @@ def main(
     device: str = "auto",
     peers_too: bool = typer.Option(True, "--peers/--no-peers"),
     pictures: bool = typer.Option(True, help="Compare the pictures of all number formats."),
+    busy: bool = typer.Option(False, help="One thread, and its CPU seconds."),
 ) -> None:
     """Print the tables; the first line is ours, as the page and the command line draw."""
     sizes = [int(batch) for batch in batches.split(",")]
-    apart(_print, sizes, rounds, pick_device(device), peers_too, pictures)
+    apart(_print, sizes, rounds, pick_device(device), peers_too, pictures, busy)
 
 
 def _print(
-    sizes: list[int], rounds: int, device: torch.device, peers_too: bool, pictures: bool
+    sizes: list[int],
+    rounds: int,
+    device: torch.device,
+    peers_too: bool,
+    pictures: bool,
+    busy: bool,
 ) -> None:
+    clock = time.perf_counter
+    if busy:
+        compiled.THREADS, clock = 1, time.process_time
+        torch.set_num_threads(1)
     model = DiffusionModel.from_pretrained(MODEL, device)
     if device.type == "cpu" and compiled.version():
         compiled.convert(model.network)
     default = accelerated(model)
-    ceiling = convolution_ceiling(device)
+    ceiling = convolution_ceiling(device, clock)
     print(
         f"{device.type}, {compiled.THREADS} threads, torch {torch.__version__}, "
         f"default backend {default.backend}; a large convolution runs at {ceiling:.0f} GFLOP/s\n"
@@ -66,7 +79,7 @@ def _print(
     contestants = list(_ours(model, default))
     contestants += _peers(model) if peers_too and device.type == "cpu" else []
     for images in sizes:
-        _table(contestants, images, rounds, ceiling)
+        _table(contestants, images, rounds, ceiling, clock)
     if pictures:
         _pictures(model)
 
@@ -126,8 +139,10 @@ def _bare(model: DiffusionModel) -> Run:
     return run
 
 
-def _table(contestants: list[Contestant], images: int, rounds: int, ceiling: float) -> None:
-    seconds = measured([lambda c=c: c.run(images, c.steps) for c in contestants], rounds)
+def _table(
+    contestants: list[Contestant], images: int, rounds: int, ceiling: float, clock: Clock
+) -> None:
+    seconds = measured([lambda c=c: c.run(images, c.steps) for c in contestants], rounds, clock)
     print(f"batch {images:<38} GFLOP  ms per step  times ours  share of ceiling")
     steps = [np.array(tries) / c.steps for c, tries in zip(contestants, seconds, strict=True)]
     for contestant, tries in zip(contestants, steps, strict=True):
@@ -142,21 +157,23 @@ def _table(contestants: list[Contestant], images: int, rounds: int, ceiling: flo
     print()
 
 
-def measured(works: list[Callable[[], object]], rounds: int) -> list[list[float]]:
+def measured(
+    works: list[Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
+) -> list[list[float]]:
     """Seconds of each piece of work in every round, one after the other; a first one is apart."""
     seconds: list[list[float]] = [[] for _ in works]
     for number in range(1 + rounds):
         for work, tries in zip(works, seconds, strict=True):
             compiled.compute_with_torch()  # whoever came before may have left it one thread
-            start = time.perf_counter()
+            start = clock()
             work()
             if number:
-                tries.append(time.perf_counter() - start)
+                tries.append(clock() - start)
     return seconds
 
 
 @torch.no_grad()
-def convolution_ceiling(device: torch.device) -> float:
+def convolution_ceiling(device: torch.device, clock: Clock = time.perf_counter) -> float:
     """GFLOP/s of a large 3×3 convolution in the best number format: what torch can reach here."""
     dtype = torch.bfloat16 if device.type != "mps" else torch.float16
     if device.type == "cpu":
@@ -169,7 +186,7 @@ def convolution_ceiling(device: torch.device) -> float:
     def work() -> None:
         F.conv2d(x, w, padding=1)[0, 0, 0, 0].item()
 
-    return 2e-9 * 9 * width * width * size * size * images / min(measured([work], 20)[0])
+    return 2e-9 * 9 * width * width * size * size * images / min(measured([work], 20, clock)[0])
 
 
 @torch.no_grad()

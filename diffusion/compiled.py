@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version as installed
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,8 +53,7 @@ def convert(network: UNet) -> Path:
         raise ValueError("OpenVINO is not installed; run `pip install openvino`, or choose auto")
     file = _file(network)
     if not file.is_file():
-        import openvino
-
+        openvino = _openvino()
         config = network.config
         x = torch.zeros(2, config.channels, config.size, config.size)
         films = network.films(torch.zeros(2))
@@ -77,10 +78,9 @@ class OpenVino:
     """
 
     def __init__(self, network: UNet, films: Callable[[Tensor, Tensor | None], Tensor]):
-        import openvino
-
         self._films = films
-        self._core = openvino.Core()
+        self._openvino = _openvino()
+        self._core = self._openvino.Core()
         self._graph = self._core.read_model(convert(network))
         config = network.config
         channels = config.out_channels or config.channels
@@ -102,10 +102,8 @@ class OpenVino:
         return answer
 
     def _infer(self, x: np.ndarray, films: np.ndarray, answer: np.ndarray) -> None:
-        from openvino import Tensor as Shared
-
         request = self._request(len(x), films.shape[1])
-        request.set_output_tensor(Shared(answer, shared_memory=True))
+        request.set_output_tensor(self._openvino.Tensor(answer, shared_memory=True))
         inputs = [np.ascontiguousarray(x), np.ascontiguousarray(films)]
         request.infer(inputs, share_inputs=True, share_outputs=True)
 
@@ -119,6 +117,14 @@ class OpenVino:
             compiled = self._core.compile_model(graph, "CPU", settings)
             self._requests[images] = compiled.create_infer_request()
         return self._requests[images]
+
+
+def _openvino() -> ModuleType:
+    """The package, kept from reporting to its makers how it is used, which it does unasked."""
+    sys.modules.setdefault("openvino_telemetry", None)  # as if that part were not installed
+    import openvino
+
+    return openvino
 
 
 class _Body(nn.Module):

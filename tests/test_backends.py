@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -177,7 +179,7 @@ def test_a_conversion_apart_ends_in_a_faster_model(model, cache):
 
 @needs_openvino
 def test_a_conversion_that_fails_leaves_torch_alone(model, cache, monkeypatch, caplog):
-    monkeypatch.setattr(backends.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with caplog.at_level(logging.WARNING):
         prepare(model, lambda model: pytest.fail("nothing was prepared"))
         for thread in threading.enumerate():
@@ -223,3 +225,23 @@ def test_on_a_gpu_the_default_draws_the_faces_of_the_cpu():
     fast = accelerated(DiffusionModel.from_pretrained(SHIPPED, "cuda"))
     off = np.abs(draw(fast, range(4), recipe) - plain)
     assert off.mean() <= 1
+
+
+@needs_openvino
+def test_openvino_does_not_report_to_its_makers(model, cache):
+    script = (
+        "import sys\n"
+        "from diffusion import DiffusionModel, compiled\n"
+        "compiled.convert(DiffusionModel.from_pretrained(sys.argv[1]).network)\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "print(telemetry_utils.tm.__name__)"
+    )
+    folder = model.save_pretrained(cache / "model")
+    done = subprocess.run(
+        [sys.executable, "-c", script, folder],
+        cwd=SHIPPED.parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
