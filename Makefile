@@ -23,6 +23,7 @@ test: $(TEST_READY)
 lint: $(TEST_READY)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(VENV)/bin/biome check --error-on-warnings
 
 space: $(RUN_READY)
 	@$(PYTHON) -m demo.space publish "$(NAME)"

@@ -153,7 +153,7 @@ class Bench:
         schedule, before = self.model.schedule, None
         with self._engine() as engine, engine.submit(requests) as showing:
             async for tick in follow(showing.films):
-                await asyncio.to_thread(messages.frame, "", 1, tick, before, comparison, schedule)
+                await asyncio.to_thread(messages.frame, "", 1, tick, before, "x", "", schedule)
                 before = tick
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,6 +74,13 @@ class Backend(Protocol):
         """
         ...
 
+    def of(self, model: str) -> Backend:
+        """The same place, drawing with the model in another folder; "" is the shipped one.
+
+        May take a while, as the model may have to be loaded; raises ModelError.
+        """
+        ...
+
     def images_per_second(self) -> float | None:
         """How many images the network computes in a second; None until that is known."""
         ...
@@ -92,17 +100,18 @@ class LocalBackend:
     def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
         self.schedule, self.size, self.weights = model.schedule, model.shape[1], model.version
         self._device = model.device.type
-        self._model, self._models = model, Residents(model.device, load=_load)
+        self._loaded, self._models = model, Residents(model.device, load=_load)
         self._models.keep(MODEL, model)
+        self._model = MODEL
         self.engine = Engine(self._models, capacity)
         self.engine.start(MODEL)
 
     def improve(self) -> None:
         """Have a faster way to compute the network made ready; runs that begin then take it."""
-        prepare(self._model, self._switch)
+        prepare(self._loaded, self._switch)
 
     def _switch(self, model: DiffusionModel) -> None:
-        self._model = model
+        self._loaded = model
         self._models.keep(MODEL, model, version=model.backend)
         self.engine.measure_again(MODEL)
 
@@ -111,12 +120,23 @@ class LocalBackend:
     ) -> AsyncIterator[Begun | Tick | Place]:
         """See Backend."""
         # On another thread: a model may have to be loaded first.
-        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL, alone))
+        showing = await asyncio.to_thread(
+            self.engine.submit, requests(comparison, self._model, alone)
+        )
         with showing:
             yield Begun(showing.films)
             async with contextlib.aclosing(follow(showing.films)) as ticks:
                 async for tick in ticks:
                     yield tick
+
+    def of(self, model: str) -> LocalBackend:
+        """See Backend."""
+        if not model:
+            return self
+        about, other = self.engine.models.get(model).model, copy.copy(self)
+        other._model = model
+        other.schedule, other.size, other.weights = about.schedule, about.shape[1], about.version
+        return other
 
     def images_per_second(self) -> float | None:
         """See Backend."""
@@ -124,7 +144,7 @@ class LocalBackend:
 
     def describe(self) -> str:
         """See Backend."""
-        return f"this machine's {self._device} ({self._model.backend})"
+        return f"this machine's {self._device} ({self._loaded.backend})"
 
     def close(self) -> None:
         """See Backend."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import settings, wording
+from demo import drawn_by, settings, wording
 from demo.backend import Backend
 from demo.service import Service
+from demo.trainings import Trainings
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -22,6 +24,8 @@ SCRIPTS = (
     "panes.js",
     "equation.js",
     "keep.js",
+    "player.js",
+    "sharing.js",
     "stage.js",
 )
 # Streams cost next to nothing while they wait, and the engine has a line of its own that tells
@@ -29,9 +33,11 @@ SCRIPTS = (
 RUNS_AT_ONCE, WAITING = 256, 64
 
 
-def create(backend: Backend, page: gr.Blocks) -> None:
+def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
-    service = Service(backend)
+    service = Service(backend, partial(drawn_by.folder, trainings))
+    model = drawn_by.box()
+    drawn_by.create(model, trainings)
     stage = _stage(service)
     with gr.Row(elem_id="controls"):
         with gr.Row(elem_id="action"):
@@ -49,7 +55,7 @@ def create(backend: Backend, page: gr.Blocks) -> None:
         right_sampler, right_spacing, _ = _side("right")
         _html("setup", wording.SETUP)
     gr.HTML(
-        f"<div class='chips'><span>{wording.TRY}</span></div>",
+        f"<div class='chips'><span>{wording.TRY}</span></div><p class='says'></p>",
         elem_id="examples",
         js_on_load=None,
         apply_default_css=False,
@@ -67,9 +73,10 @@ def create(backend: Backend, page: gr.Blocks) -> None:
         "left_spacing": left_spacing,
         "right_sampler": right_sampler,
         "right_spacing": right_spacing,
+        "model": model,
     }
     fields = [boxes[name] for name in settings.DEFAULTS]
-    texts = [box for box in fields if isinstance(box, gr.Textbox)]
+    texts = [box for box in fields if isinstance(box, gr.Textbox) and box is not model]
 
     async def run(*values: Any) -> AsyncIterator[dict[str, Any]]:
         async for message in service.run(dict(zip(settings.DEFAULTS, values, strict=True))):
@@ -163,12 +170,12 @@ def _stage(service: Service) -> gr.HTML:
 
 def _labels(left: str, right: str) -> list[dict]:
     """The words over steps and η when the samplers change."""
-    both = left == right == "ddim"
+    left_steps, right_steps, right_eta = wording.labels(left, right)
     return [
-        gr.update(label=wording.steps_label(left)),
-        gr.update(label=wording.steps_label(right)),
+        gr.update(label=left_steps),
+        gr.update(label=right_steps),
         gr.update(interactive=left == "ddim"),
-        gr.update(interactive=right == "ddim", label=wording.eta_label(both)),
+        gr.update(interactive=right == "ddim", label=right_eta),
     ]
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from demo import wording
 from diffusion import Schedule, Step, samplers
 from diffusion.recipe import Recipe
 
@@ -114,6 +115,7 @@ def equation(recipe: Recipe, schedule: Schedule) -> dict:
             {
                 "letter": f"<math>{letter}</math>",
                 "of": name,
+                "name": wording.TERMS[name],
                 "values": [float(f"{number(row, schedule):.{DIGITS}g}") for row in plan],
             }
             for _, letter, name, number in terms

@@ -175,6 +175,11 @@ def _frames(
         yield picture
 
 
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
+    # Letter by letter: the other engine is not on every machine, and captions would differ.
+    return ImageFont.truetype(font_file(name), size, layout_engine=ImageFont.Layout.BASIC)
+
+
 class _Layout:
     """Where things stand in a frame of an animation."""
 
@@ -184,9 +189,9 @@ class _Layout:
         self.width = width
         self.lefts = (self.margin, 2 * self.margin + width)
         self.size = (3 * self.margin + 2 * width, self.top + width + 4 * self.line)
-        self.title = ImageFont.truetype(font_file("SourceSansPro-Bold"), 18)
-        self.how = ImageFont.truetype(font_file("SourceSansPro-Regular"), 15)
-        self.mono = ImageFont.truetype(font_file("IBMPlexMono-Regular"), 13)
+        self.title = _font("SourceSansPro-Bold", 18)
+        self.how = _font("SourceSansPro-Regular", 15)
+        self.mono = _font("IBMPlexMono-Regular", 13)
 
     def opening(self, comparison: Comparison) -> Image.Image:
         """What stays the same from frame to frame."""
@@ -206,7 +211,7 @@ class _Layout:
     def caption(self, picture: Image.Image, left: int, still: Still, calls: int) -> None:
         """The counter below a pane."""
         place = (left, self.top + self.width + 20)
-        words = f"{still.calls} / {calls} calls"
+        words = f"{still.calls} / {calls}{wording.STAGE['calls']}"
         ImageDraw.Draw(picture).text(place, words, MUTED, self.mono, anchor="ls")
 
 

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, str | int] = {
     "left_spacing": "uniform",
     "right_sampler": "ddim",
     "right_spacing": "uniform",
+    "model": "",
 }
 
 
@@ -40,6 +41,7 @@ class Comparison:
     seed: int
     faces: int
     recipes: tuple[Recipe, Recipe]
+    model: str = ""  # the name of a training; none: the shipped model
 
     @property
     def seeds(self) -> range:
@@ -49,6 +51,7 @@ class Comparison:
     def fields(self) -> dict[str, str | int]:
         """The form as it would be filled in; `read_comparison` is the way back."""
         fields: dict[str, str | int] = {"seed": str(self.seed), "faces": self.faces}
+        fields["model"] = self.model
         for side, recipe in zip(SIDES, self.recipes, strict=True):
             fields |= {
                 f"{side}_sampler": choice(recipe),
@@ -75,8 +78,9 @@ def read_comparison(T: int, **fields: object) -> Comparison:
     count = _whole(given["faces"])
     if count not in FACES:
         raise ValueError(wording.faces_refused(given["faces"], FACES))
-    seed = _within(wording.SEED, given["seed"], 0, MAX_SEED - max(FACES))
-    return Comparison(seed, count, (_recipe("left", given, T), _recipe("right", given, T)))
+    seed = whole_within(wording.SEED, given["seed"], 0, MAX_SEED - max(FACES))
+    recipes = (_recipe("left", given, T), _recipe("right", given, T))
+    return Comparison(seed, count, recipes, str(given["model"])[:80])
 
 
 def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:
@@ -85,7 +89,7 @@ def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:
     eta = _eta(given[f"{side}_eta"]) if sampler == "ddim" else 0.0
     return Recipe(
         **SAMPLERS[sampler],
-        steps=_within(wording.steps_label(sampler), given[f"{side}_steps"], 1, T),
+        steps=whole_within(wording.steps_label(sampler), given[f"{side}_steps"], 1, T),
         eta=eta,
         spacing=_one_of(f"{side} spacing", given[f"{side}_spacing"], SPACINGS),
     )
@@ -97,7 +101,8 @@ def _one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _within(name: str, value: object, low: int, high: int) -> int:
+def whole_within(name: str, value: object, low: int, high: int) -> int:
+    """An int from what a form holds; raises ValueError with one sentence when it is none."""
     number = _whole(value)
     if number is None or not low <= number <= high:
         raise ValueError(wording.whole_number(name, value, low, high))

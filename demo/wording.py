@@ -7,6 +7,7 @@ import math
 from diffusion.recipe import Recipe
 
 TITLE = "Cartoon Diffusion"
+COMPARE, TRAIN = "Compare", "Train"  # the tabs
 LEDE = "Same network, same noise. Two ways back to a picture."
 DUPLICATE = "Duplicate this Space"
 
@@ -91,6 +92,13 @@ EQUATION = {
     "coefficient": "coefficient",
     "size": "size of the term (RMS)",
 }
+TERMS = {
+    "x": "picture before the step",
+    "x0": "predicted picture",
+    "eps": "predicted noise",
+    "x0_previous": "predicted one step before",
+    "z": "fresh noise",
+}
 
 
 def steps_label(sampler: str) -> str:
@@ -100,9 +108,12 @@ def steps_label(sampler: str) -> str:
     ) + " steps"
 
 
-def eta_label(both: bool) -> str:
-    """The label of the right side's η; `both` sides have one."""
-    return f"{ETA} right" if both else ETA
+def labels(left: str, right: str) -> tuple[str, str, str]:
+    """The labels of both sides' steps and of the right side's η."""
+    steps = steps_label(left), steps_label(right)
+    if steps[0] == steps[1]:
+        steps = f"{SIDES['left']} steps", f"{SIDES['right']} steps"
+    return *steps, f"{SIDES['right']} {ETA}" if left == right == "ddim" else ETA
 
 
 def how(recipe: Recipe) -> str:
@@ -151,17 +162,17 @@ def examples(images_per_second: float | None) -> list[dict]:
     return [
         {
             "name": "Equal budget: 10 calls each",
-            "says": "10 calls each: DDIM has faces, DDPM's last steps add noise it cannot remove.",
+            "says": "Ten calls each: DDIM keeps what the noise began, DDPM changes its mind.",
             "fields": {"left_steps": "10", "right_steps": "10"},
         },
         {
             "name": "DDIM in 5",
-            "says": "5 calls of the network, and DDIM is close to what 100 calls draw.",
+            "says": "Five calls against a hundred: nearly the same faces, for DDIM adds no noise.",
             "fields": {"left_sampler": "ddim", "left_steps": "100", "right_steps": "5"},
         },
         {
             "name": "η from 0 to 1",
-            "says": "DDIM with η 0 and with η 1: same steps, same noise, so only η differs.",
+            "says": "Same steps, same noise: only η differs, and with η 1 DDIM is DDPM.",
             "fields": {
                 "left_sampler": "ddim",
                 "left_steps": "50",
@@ -172,7 +183,7 @@ def examples(images_per_second: float | None) -> list[dict]:
         },
         {
             "name": f"DDPM 1000 (about {longest})",
-            "says": f"1000 calls, as in the DDPM paper; about {longest} on this machine.",
+            "says": f"1000 calls, as in the DDPM paper: about {longest} on this machine.",
             "fields": {"left_steps": "1000", "right_steps": "50"},
         },
     ]

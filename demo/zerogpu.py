@@ -84,6 +84,10 @@ class ZeroGPUBackend:
             async for tick in ticks:
                 yield tick
 
+    def of(self, model: str) -> ZeroGPUBackend | LocalBackend:
+        """See Backend; what was trained here draws on this Space's CPU."""
+        return self._cpu().of(model) if model else self
+
     def images_per_second(self) -> float:
         """See Backend."""
         return 1 / self._pace.call(1)

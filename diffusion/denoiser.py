@@ -18,6 +18,7 @@ from diffusion.schedule import Schedule
 PREDICTIONS = ("v", "eps", "x0", "dual")
 GATE_SHIFT = 4.0  # of a dual network's gate: an untrained one is nearly a v-network
 ANY = -1  # the label value that leaves an attribute open
+EVERYWHERE = (0.0, 1.0)  # the interval of t/T that holds every level
 
 Network = Callable[..., Tensor]  # network(x, time) or network(x, time, labels)
 
@@ -31,6 +32,12 @@ class Denoiser:
     x0_any + guidance·(x0_asked - x0_any) (classifier-free guidance, arXiv 2207.12598): 0 ignores
     the labels, 1 is the plain conditional model, other values cost two rows of the batch.
     `clip` and `guidance` hold for all images, or are tensors (B,) with one value for each.
+    Outside of `interval`, bounds of t/T, guidance is 1 (arXiv 2404.07724): labels still hold, and
+    a step costs one row.
+
+    After clipping, eps is that of the clipped x0, so that the pair explains x. With
+    `rederive=False` it stays what the network meant, as many implementations have it: a mistake
+    kept for comparison, since strong guidance then burns the colours.
 
     A "dual" network answers with 2C + 1 channels: v, a clean image, and a gate between them.
     """
@@ -41,9 +48,14 @@ class Denoiser:
     clip: bool | Tensor = True
     labels: Tensor | None = None
     guidance: float | Tensor = 1.0
+    interval: tuple[float, float] = EVERYWHERE
+    rederive: bool = True
 
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
+        low, high = self.interval
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"guidance from {low:g} to {high:g} of the noise; choose 0 to 1")
 
     def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the clean image and the noise in x, each image at its own level t, int64 (B,).
@@ -53,9 +65,9 @@ class Denoiser:
         """
         level = t.clamp(min=1)
         signal, noise = at_level(self.schedule, level, x)
-        x0 = self._guided_x0(x, level, signal, noise)
-        x0 = self._clipped(x0)
-        eps = torch.addcmul(x, signal, x0, value=-1) / noise  # so that the pair explains x
+        meant = self._guided_x0(x, level, signal, noise)
+        x0 = self._clipped(meant)
+        eps = torch.addcmul(x, signal, x0 if self.rederive else meant, value=-1) / noise
         clean = t == 0
         if clean.device.type == "cpu" and not clean.any():  # asking a GPU would wait for it
             return x0, eps
@@ -70,6 +82,9 @@ class Denoiser:
         if self.labels is None:
             return self._x0(x, t, signal, noise, None)
         w = torch.as_tensor(self.guidance, dtype=x.dtype).expand(len(x))
+        low, high = (bound * self.schedule.T for bound in self.interval)
+        if self.interval != EVERYWHERE:
+            w = torch.where(((t < low) | (t > high)).to(w.device) & (w != 0), 1.0, w)
         labels = torch.where((w == 0).to(x.device)[:, None], ANY, self.labels)
         twice = ((w != 0) & (w != 1)).nonzero()[:, 0].to(x.device)
         if not len(twice):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from diffusion.denoiser import Denoiser, Network, check_prediction
+from diffusion.denoiser import EVERYWHERE, Denoiser, Network, check_prediction
 from diffusion.device import apart
 from diffusion.files import replacing, write_json
 from diffusion.schedule import Schedule
@@ -80,11 +80,24 @@ class DiffusionModel:
         return self if self.compute is None else replace(self, compute=None, backend="float32")
 
     def denoiser(
-        self, labels: Tensor | None = None, guidance: float = 1.0, clip: bool = True
+        self,
+        labels: Tensor | None = None,
+        guidance: float = 1.0,
+        clip: bool = True,
+        interval: tuple[float, float] = EVERYWHERE,
+        rederive: bool = True,
     ) -> Denoiser:
         """denoise(x, t) -> (x0, eps); labels are int64 (B, attributes), -1 = any."""
-        network = self.compute or self.network
-        return Denoiser(network, self.schedule, self.prediction, clip, labels, guidance)
+        return Denoiser(
+            self.compute or self.network,
+            self.schedule,
+            self.prediction,
+            clip,
+            labels,
+            guidance,
+            interval,
+            rederive,
+        )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write config.json and model.safetensors into `folder` and return it."""

@@ -17,7 +17,7 @@ from torch import Tensor
 MAX_SEED = 2**63 - 1
 
 # The second word of the Philox key keeps streams of different purpose apart.
-SAMPLING, TRAINING = 0, 1
+SAMPLING, TRAINING, EVALUATION = 0, 1, 2
 
 
 def generator(

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from diffusion.ahead import Ahead, Drawers
+from diffusion.denoiser import EVERYWHERE
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
@@ -22,6 +24,7 @@ from diffusion.schedule import Schedule
 SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
 VARIANCES = ("small", "large")
 SPACINGS = ("uniform", "quadratic")
+MAX_GUIDANCE = 20.0
 
 Watch = Callable[[int, int, Tensor], None]  # watch(first, done, x); see draw
 
@@ -79,15 +82,22 @@ def draw(
     recipe: Recipe,
     batch: int | None = None,
     watch: Watch | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
+    guidance: float = 1.0,
+    interval: tuple[float, float] = EVERYWHERE,
+    rederive: bool = True,
 ) -> np.ndarray:
     """One picture per seed, uint8 (N, H, W, C), in the order of the seeds.
+
+    `labels` has an index per attribute of the model, -1 for any: one row for all pictures, or
+    (N, attributes); `guidance`, `interval` and `rederive` say how they are followed (see Denoiser).
 
     At most `batch` pictures are computed together; the size decides speed and memory, not the
     pictures. `watch(first, done, x)` sees seeds[first:first + len(x)] before the first step
     (done = 0, x is x_T) and after every step.
     """
     plan = recipe.plan(model.schedule)
-    denoise = model.denoiser(clip=recipe.clip)
+    rows = _rows(labels, len(seeds), model)
     watch = watch or (lambda first, done, x: None)
     batch = batch or default_batch(model)
     channels, height, width = model.shape
@@ -95,6 +105,8 @@ def draw(
     levels = [model.schedule.T, *(row.s for row in plan if row.D)]
     with Drawers(model.device) as drawers:
         for first in range(0, len(seeds), batch):
+            asked = None if rows is None else rows[first : first + batch]
+            denoise = model.denoiser(asked, guidance, recipe.clip, interval, rederive)
             noise = Noise(seeds[first : first + batch], model.shape, model.device)
             noise = Ahead(noise, levels, drawers)
             x = noise(model.schedule.T)
@@ -104,6 +116,26 @@ def draw(
                 watch(first, done, x)
             pixels[first : first + batch] = to_uint8(x)
     return pixels
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise ValueError unless the guidance is a number from 0 to MAX_GUIDANCE."""
+    if not 0 <= guidance <= MAX_GUIDANCE:
+        raise ValueError(f"guidance {guidance:g}; choose 0 to {MAX_GUIDANCE:g}")
+
+
+def _rows(
+    labels: Sequence[int] | np.ndarray | None, count: int, model: DiffusionModel
+) -> Tensor | None:
+    if labels is None:
+        return None
+    rows = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=model.device)
+    attributes = len(model.labels)
+    if rows.shape not in ((attributes,), (count, attributes)):
+        raise ValueError(
+            f"labels {tuple(rows.shape)} for {attributes} attributes of {count} pictures"
+        )
+    return rows.expand(count, attributes)
 
 
 def default_batch(model: DiffusionModel) -> int:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import at_level, check_prediction, output_channels, prediction_error
+from diffusion.denoiser import ANY, at_level, check_prediction, output_channels, prediction_error
 from diffusion.model import DiffusionModel, ready
 from diffusion.noise import TRAINING, check_seed, generator
 from diffusion.pictures import from_uint8
@@ -43,14 +43,24 @@ class TrainConfig:
     warmup: int = 200  # steps; at most a tenth of the run
     clip_norm: float = 1.0  # gradient norm
     ema: float = 0.999  # decay of the weight average, less at the start
+    more_emas: tuple[float, ...] = ()  # decays of further averages, kept beside it to compare
     flip: bool = False  # mirror half of the pictures
     held_out: int = 0  # pictures never trained on, by the order of their names' SHA-256
     precision: str = "float32"  # or "bfloat16" (autocast)
     threads: int = 1  # of the CPU
     seed: int = 0
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # values' names
+    labels_file: str = ""  # where the pictures' labels are; built-in pictures bring their own
+    pool: int | None = None  # pictures chosen from at first; each one seen adds one. None: all
+    start: str = ""  # the model whose weights it begins with; none: from nothing
+    halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "more_emas", tuple(self.more_emas))
+        object.__setattr__(self, "halved", tuple(self.halved))
+        labels = {attribute: tuple(names) for attribute, names in self.labels.items()}
+        object.__setattr__(self, "labels", labels)
         check_prediction(self.prediction)
         _ = self.network  # refuses absurd sizes
         make_schedule(self.schedule, self.T)
@@ -59,8 +69,13 @@ class TrainConfig:
             raise ValueError("a run needs at least one image and a batch of at least one")
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; choose float32 or bfloat16")
-        if not 0 < self.lr < 1 or not 0 <= self.ema < 1:
+        decays = (self.ema, *self.more_emas)
+        if not 0 < self.lr < 1 or any(not 0 <= decay < 1 for decay in decays):
             raise ValueError("the learning rate lies in (0, 1) and the EMA decay in [0, 1)")
+        if len(set(decays)) < len(decays):
+            raise ValueError("two averages with the same decay; give each another")
+        if self.pool is not None and self.pool < 1:
+            raise ValueError("a run chooses from at least one picture")
         if self.min_snr is not None and self.min_snr <= 0:
             raise ValueError("min-SNR's gamma is positive; 5 is usual")
 
@@ -72,6 +87,7 @@ class TrainConfig:
             size=self.size,
             widths=self.widths,
             blocks=self.blocks,
+            labels=tuple(len(names) for names in self.labels.values()),
             out_channels=None if outputs == 3 else outputs,
         )
 
@@ -86,10 +102,11 @@ class TrainConfig:
 
 
 PRESETS = {
-    "tiny": {"size": 32, "widths": (64, 128, 256), "batch": 32},
+    "tiny": {"size": 32, "widths": (48, 96, 192), "batch": 32, "lr": 1e-3, "ema": 0.998},
     "small": {"size": 64, "widths": (32, 64, 128, 256), "batch": 32},
     "base": {"size": 64, "widths": (64, 128, 192), "batch": 256, "lr": 1e-3, "ema": 0.9995},
 }
+FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
 
 
 def make_schedule(kind: str, T: int) -> Schedule:
@@ -99,11 +116,15 @@ def make_schedule(kind: str, T: int) -> Schedule:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from; x0 and eps are (B, 3, size, size), t is int64 (B,)."""
+    """What one step learns from; x0 and eps are (B, 3, size, size), t is int64 (B,).
+
+    labels are int64 (B, attributes), -1 where the network shall not know.
+    """
 
     x0: Tensor
     t: Tensor
     eps: Tensor
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +149,9 @@ class Trainer:
             torch.manual_seed(config.seed)
             network = UNet(config.network)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
-        self.ema = ready(copy.deepcopy(self.network))
+        self.averages = {
+            decay: ready(copy.deepcopy(self.network)) for decay in (config.ema, *config.more_emas)
+        }
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
@@ -140,34 +163,73 @@ class Trainer:
         self.step = 0
         self._weight = loss_weight(self.schedule, config).float().to(self.device)
 
+    def begin_with(self, model: DiffusionModel) -> None:
+        """Take a model's weights instead of random ones; raises ValueError when they do not fit.
+
+        A model that knows labels is taken as it draws when nothing is asked, unless the run
+        learns the same labels.
+        """
+        if not self.config.labels:
+            model = unlabelled(model)
+        same = (model.network.config, model.schedule.to_json(), model.prediction) == (
+            self.network.config,
+            self.schedule.to_json(),
+            self.config.prediction,
+        )
+        if not same or dict(model.labels) != dict(self.config.labels):
+            raise ValueError("the model to begin with has another shape than the run; start anew")
+        for network in (self.network, *self.averages.values()):
+            network.load_state_dict(model.network.state_dict())
+
+    @property
+    def ema(self) -> UNet:
+        """The network with the averaged weights."""
+        return self.averages[self.config.ema]
+
     @property
     def images(self) -> int:
         """Pictures seen so far, counting repeats."""
         return min(self.step * self.config.batch, self.config.images)
 
-    def run(self, pixels: np.ndarray | Tensor, indices: np.ndarray) -> Iterator[Progress]:
+    def run(
+        self,
+        pixels: np.ndarray | Tensor,
+        indices: np.ndarray,
+        labels: np.ndarray | None = None,
+    ) -> Iterator[Progress]:
         """Train on pixels[indices] to the end of the budget, yielding after every step.
 
-        `pixels` is uint8 (N, size, size, 3). The caller may stop between two steps, and may
-        save and load the state there.
+        `pixels` is uint8 (N, size, size, 3), `labels` int64 (N, attributes) with -1 for unknown.
+        The caller may stop between two steps, and may save and load the state there.
         """
         while self.step < self.config.steps:
             lr = learning_rate(self.config, self.step)
-            batch = self.batch(pixels, indices, self.step)
+            batch = self.batch(pixels, indices, self.step, labels)
             loss = self.update(batch, lr)
             self.step += 1
             yield Progress(self.step, self.config.steps, self.images, loss, lr)
 
-    def batch(self, pixels: np.ndarray | Tensor, indices: np.ndarray, step: int) -> Batch:
-        """Step k's batch: a function of (seed, k) and the pictures."""
+    def batch(
+        self,
+        pixels: np.ndarray | Tensor,
+        indices: np.ndarray,
+        step: int,
+        labels: np.ndarray | None = None,
+    ) -> Batch:
+        """Step k's batch: a function of (seed, k), the pictures and their labels."""
         config = self.config
         rng = generator(config.seed, TRAINING, level=step)
-        chosen = indices[rng.integers(len(indices), size=config.batch)]
+        # The same whether all pictures are drawn already or the pool is still growing.
+        pool = len(indices) if config.pool is None else config.pool + step * config.batch
+        chosen = indices[rng.integers(min(pool, len(indices)), size=config.batch)]
         # One draw, spread evenly over the levels, varies less (arXiv 2107.00630 appendix I.1).
         spread = (rng.random() + np.arange(config.batch) / config.batch) % 1
         t = torch.from_numpy(1 + np.floor(spread * config.T).astype(np.int64)).clamp(max=config.T)
         flipped = rng.random(config.batch) < 0.5
         torch_rng = torch.Generator(self.device).manual_seed(int(rng.integers(2**63)))
+        told = None
+        if config.labels:
+            told = torch.from_numpy(some_labels(labels[chosen], rng)).to(self.device)
 
         if isinstance(pixels, Tensor):
             picked = pixels[torch.from_numpy(chosen).to(pixels.device)]
@@ -178,7 +240,7 @@ class Trainer:
             mirror = torch.from_numpy(flipped).to(self.device)[:, None, None, None]
             x0 = torch.where(mirror, x0.flip(-1), x0)
         eps = torch.randn(x0.shape, generator=torch_rng, device=self.device)
-        return Batch(x0, t.to(self.device), eps)
+        return Batch(x0, t.to(self.device), eps, told)
 
     def loss(self, batch: Batch) -> Tensor:
         """The weighted mean squared error of the network's prediction (DDPM eq. 14)."""
@@ -187,7 +249,8 @@ class Trainer:
         time = batch.t.float() * (1000 / self.config.T)
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            output = self.network(x, time)
+            asked = () if batch.labels is None else (batch.labels,)
+            output = self.network(x, time, *asked)
         off = prediction_error(
             self.config.prediction, output.float(), batch.x0, batch.eps, signal, noise
         )
@@ -195,7 +258,7 @@ class Trainer:
         return (self._weight[batch.t] * error).mean()
 
     def update(self, batch: Batch, lr: float) -> Tensor:
-        """One optimizer step and one step of the weight average; returns the loss."""
+        """One optimizer step and one step of the weight averages; returns the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
@@ -203,22 +266,37 @@ class Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         self.optimizer.step()
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.ema.parameters()), list(self.network.parameters()), 1 - decay
-            )
+            for longest, average in self.averages.items():
+                decay = min(longest, (1 + self.step) / (10 + self.step))
+                torch._foreach_lerp_(
+                    list(average.parameters()), list(self.network.parameters()), 1 - decay
+                )
         return loss.detach()
 
-    def model(self, **about: object) -> DiffusionModel:
-        """The averaged weights as a model; `about` is noted as how it was trained."""
-        training = {**self.config.to_json(), "step": self.step, **about}
-        return DiffusionModel(self.ema, self.schedule, self.config.prediction, training=training)
+    def model(self, ema: float | None = None, **about: object) -> DiffusionModel:
+        """Averaged weights as a model, those of config.ema unless another of its decays is given.
+
+        `about` is noted as how it was trained.
+        """
+        ema = self.config.ema if ema is None else ema
+        training = {**self.config.to_json(), "ema": ema, "step": self.step, **about}
+        for elsewhere in ("labels", "labels_file", "more_emas"):
+            del training[elsewhere]
+        return DiffusionModel(
+            self.averages[ema],
+            self.schedule,
+            self.config.prediction,
+            self.config.labels,
+            training,
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `load` needs, as named tensors that share the trainer's memory."""
         state = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        state |= {f"ema.{key}": value for key, value in self.ema.state_dict().items()}
+        for decay, average in self.averages.items():
+            prefix = self._prefix(decay)
+            state |= {f"{prefix}{key}": value for key, value in average.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             for key, value in self.optimizer.state[parameter].items():
                 state[f"optimizer.{key}.{name}"] = value
@@ -228,7 +306,8 @@ class Trainer:
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a `state()`, in place."""
         self.network.load_state_dict(_under("network.", state))
-        self.ema.load_state_dict(_under("ema.", state))
+        for decay, average in self.averages.items():
+            average.load_state_dict(_under(self._prefix(decay), state))
         moments = {
             key: _under(f"optimizer.{key}.", state) for key in ("exp_avg", "exp_avg_sq", "step")
         }
@@ -244,13 +323,54 @@ class Trainer:
             }
         self.step = int(state["step"])
 
+    def _prefix(self, decay: float) -> str:
+        return "ema." if decay == self.config.ema else f"ema@{decay:g}."
+
+
+def shape_of(model: DiffusionModel) -> dict:
+    """The settings of a TrainConfig that begins with this model."""
+    network = model.network.config
+    return {
+        "size": network.size,
+        "widths": network.widths,
+        "blocks": network.blocks,
+        "prediction": model.prediction,
+        "schedule": model.schedule.to_json()["kind"],
+        "T": model.schedule.T,
+    }
+
+
+def unlabelled(model: DiffusionModel) -> DiffusionModel:
+    """The same model without labels: it draws what the labelled one draws when nothing is asked."""
+    if not model.labels:
+        return model
+    network = UNet(replace(model.network.config, labels=()))
+    weights = dict(model.network.state_dict())
+    # "Any" adds the first row of every table to the time's embedding, which ends in this bias.
+    bias = "time.mlp.2.bias"
+    tables = [key for key in weights if key.startswith("labels.")]
+    weights[bias] = weights[bias] + sum(weights[key][0] for key in tables)
+    network.load_state_dict({key: weights[key] for key in weights if key not in tables})
+    return replace(model, network=ready(network.to(model.device)), labels={})
+
+
+def some_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Labels (B, attributes) with a random part of each row replaced by -1, "any".
+
+    Each picture draws how likely it forgets an attribute, so that it keeps none, any number and
+    all of them equally often: the network learns every subset (after arXiv 2207.12598).
+    """
+    likely = rng.random((len(labels), 1))
+    return np.where(rng.random(labels.shape) < likely, ANY, labels)
+
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, constant to the half of the budget, then a half cosine down to zero."""
     warmup = max(min(config.warmup, config.steps // 10), 1)
     rise = min((step + 1) / warmup, 1.0)
     late = max(2 * step / config.steps - 1, 0.0)
-    return config.lr * rise * (1 + math.cos(math.pi * late)) / 2
+    halvings = sum(step >= since for since in config.halved)
+    return config.lr * rise * (1 + math.cos(math.pi * late)) / 2 / 2**halvings
 
 
 def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:

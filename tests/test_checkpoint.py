@@ -1,7 +1,5 @@
 """The shipped model: what the README and its card promise of it."""
 
-import base64
-import io
 import json
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from PIL import Image
 
 from demo import recorded, settings
 from diffusion import DiffusionModel
+from diffusion.film import LENSES
 from diffusion.model import WEIGHTS
 from diffusion.pictures import read_settings, sheet
 from diffusion.recipe import Recipe, draw
@@ -62,21 +61,18 @@ def test_the_same_seed_is_the_same_face_alone_or_among_16(model):
 
 
 def test_run_lands_on_the_faces_of_the_recorded_run(model):
-    comparison = settings.read_comparison(**settings.DEFAULTS, T=model.schedule.T)
-    last = recorded.load()[-1]
-    for recipe, image in zip(comparison.recipes, _last_images(), strict=True):
+    comparison = settings.read_comparison(model.schedule.T)
+    reel = recorded.reel()
+    assert reel.comparison == comparison
+    assert reel.weights == model.version
+    for recipe, still in zip(comparison.recipes, reel.last, strict=True):
         drawn = draw(model, comparison.seeds, recipe)
-        rows = [np.concatenate(drawn[i : i + 2], axis=1) for i in (0, 2)]
-        assert np.abs(image.astype(int) - np.concatenate(rows)).mean() <= 1
-    assert last["calls"] == [100, 20]
+        assert still.calls == recipe.steps
+        assert np.abs(still.x.astype(int) - drawn).mean() <= 1
 
 
-def test_the_recorded_run_is_small():
-    assert recorded.FILE.stat().st_size < 2**20
-
-
-def _last_images():
-    """The last picture of each pane; a finished pane is sent once."""
-    for pane in (0, 1):
-        uri = next(m["images"][pane] for m in recorded.load()[:0:-1] if m["images"][pane])
-        yield np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+def test_the_recorded_run_is_small_and_shows_every_lens():
+    assert recorded.FILE.stat().st_size < 1_000_000
+    for film in recorded.reel().films:
+        for lens in LENSES:
+            assert sum(still.seen(lens) is not None for still in film.stills) >= 20

@@ -144,6 +144,51 @@ def test_a_film_keeps_evenly_spread_moments_with_both_ends(steps):
     assert gaps.max() - gaps.min() <= 1
 
 
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> Path:
+    network = randomised(UNetConfig(size=16, widths=(16, 32), labels=(2, 3)))
+    labels = {"glasses": ("no", "yes"), "hair": ("black", "red", "bald")}
+    model = DiffusionModel(network, Schedule.cosine(), labels=labels)
+    return model.save_pretrained(tmp_path_factory.mktemp("models") / "labelled")
+
+
+def test_what_is_asked_for_decides_the_pictures_and_is_noted_in_them(run, labelled, tmp_path):
+    options = ["--model", labelled, "--count", 2, "--guidance", 2]
+    wishes = ["--label", "hair=red", "--label", "glasses=yes"]
+    assert run(*options, *wishes, "--out", tmp_path / "a.npz").exit_code == 0
+    assert run(*options, *wishes, "--out", tmp_path / "a.png").exit_code == 0
+    expected = draw(
+        DiffusionModel.from_pretrained(labelled),
+        range(2),
+        Recipe("ddim", 3),
+        labels=(1, 1),
+        guidance=2.0,
+    )
+    assert abs(pixels(tmp_path / "a.npz").astype(int) - expected).max() <= 2
+    settings = read_settings(tmp_path / "a.png")
+    assert (settings["labels"], settings["guidance"]) == (["hair=red", "glasses=yes"], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--label hair", "'hair' is no label; write attribute=value"),
+        ("--label hair=green", "hair cannot be 'green'; choose any, black, red, bald"),
+        ("--label tail=long", "it has glasses, hair"),
+        ("--guidance -1", "guidance -1; choose 0 to 20"),
+        ("--guidance nan", "guidance nan; choose 0 to 20"),
+    ],
+)
+def test_a_wish_that_the_model_does_not_know_is_one_sentence(
+    run, labelled, tmp_path, options, message
+):
+    done = run("--model", labelled, "--out", tmp_path / "a.npz", *options.split())
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

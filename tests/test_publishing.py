@@ -2,9 +2,12 @@
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from diffusion import DiffusionModel
+from diffusion.cli import app
 from diffusion.publishing import Source, publish
+from diffusion.reader import AttributeReader, ReaderNetwork
 from diffusion.runs import Run, RunError, train_run
 from diffusion.training import TrainConfig
 
@@ -28,6 +31,50 @@ def test_a_run_becomes_a_model_with_sheets_and_card(tmp_path, pictures):
     for part in ("[Dots](https://example.org/dots) by Nobody", "| images seen | 8 |",
                  "Drawn by a test.\n2 of them", "a test machine", "\nIt was short.\n"):  # fmt: skip
         assert part in card
+
+
+def test_a_model_that_can_be_asked_shows_it_and_its_measured_quality(tmp_path, pictures):
+    labels = {"colour": ("blue", "red"), "spot": ("no", "yes")}
+    (tmp_path / "labels.csv").write_text(
+        "name,colour,spot\n" + "\n".join(f"face{i:02d},red,no\nx{i},blue,yes" for i in range(12))
+    )
+    config = TrainConfig(
+        images=8, size=16, widths=(16,), batch=4, lr=1e-3, labels=labels,
+        labels_file=str(tmp_path / "labels.csv"), held_out=4,
+    )  # fmt: skip
+    run = Run(tmp_path / "run")
+    run.create(str(pictures), config)
+    for _ in train_run(run, progress=False):
+        pass
+    accuracy = {"colour": 0.875, "spot": 1.0}
+    AttributeReader(ReaderNetwork(4), labels, accuracy, held_out=4).save(tmp_path)
+    measured = ["--model", run.model_folder, "--data", pictures, "--count", 4, "--steps", 2]
+    measured += ["--features", "haar", "--out", tmp_path / "r.json"]
+    done = CliRunner().invoke(app, ["evaluate", *map(str, measured)])
+    assert done.exit_code == 0, done.output
+
+    folder = publish(
+        run,
+        tmp_path / "model",
+        "Dots",
+        SOURCE,
+        "here",
+        reader=tmp_path,
+        results=tmp_path / "r.json",
+    )
+    assert AttributeReader.load(folder).accuracy == accuracy
+    assert Image.open(folder / "asked.png").size == (8 * 18 + 2, 4 * 18 + 2)
+    card = (folder / "README.md").read_text()
+    for part in (
+        "| colour | blue, red |",
+        "colour 87.5%, spot 100.0%",
+        "--label colour=blue",
+        "--attributes colour,spot --images 8",
+        "--lr 0.001 --widths 16",
+        "| real, unseen |",
+    ):
+        assert part in card
+    assert "takes no wishes" not in card
 
 
 def test_a_run_without_a_model_is_refused_in_one_sentence(tmp_path):

@@ -12,7 +12,9 @@ const CLOCKS = {
   },
 
   noise(film, stills) {
-    const levels = stills.map((those, which) => those.map((still) => film.reels[which].level(still)));
+    const levels = stills.map((those, which) =>
+      those.map((still) => film.reels[which].level(still)),
+    );
     const reached = Math.max(...levels.map((those) => those.at(-1)));
     const marks = new Set(levels.flat().filter((level) => level >= reached));
     return [...marks]

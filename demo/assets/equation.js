@@ -43,11 +43,12 @@ class Equation {
   }
 }
 
-function rowOf({ letter, of }, coefficient, sizes) {
+function rowOf({ letter, of, name }, coefficient, sizes) {
   const size = Math.abs(coefficient) * sizes[of];
   const row = document.createElement("tr");
-  row.innerHTML = `<th scope="row">${letter}</th><td></td><td></td><td><i></i></td>`; // MathML
-  const [, number, rms, bar] = row.children;
+  row.innerHTML = `<th scope="row">${letter} <span></span></th><td></td><td></td><td><i></i></td>`; // MathML
+  const [head, number, rms, bar] = row.children;
+  head.querySelector("span").textContent = name;
   number.textContent = rounded(coefficient);
   rms.textContent = rounded(size);
   bar.firstChild.style.width = `${Math.min(size / 1.5, 1) * 100}%`;

@@ -27,6 +27,8 @@ class Pane {
       zoom === null
         ? Array.from({ length: faces }, (_, face) => fill(words.enlarge, { face: face + 1 }))
         : [words.reduce];
+    const there = [...this.faces.children].map((button) => button.getAttribute("aria-label"));
+    if (there.join() === names.join()) return;
     this.faces.style.setProperty("--side", Math.round(Math.sqrt(names.length)));
     this.faces.replaceChildren(
       ...names.map((name, face) => {
@@ -54,7 +56,12 @@ class Pane {
     for (let place = 0; place < side * side; place++) {
       const face = zoom ?? place;
       const from = [(face % columns) * size, Math.floor(face / columns) * size, size, size];
-      const to = [(place % side) * step, Math.floor(place / side) * step, size * scale, size * scale];
+      const to = [
+        (place % side) * step,
+        Math.floor(place / side) * step,
+        size * scale,
+        size * scale,
+      ];
       context.drawImage(bitmap, ...from, ...to);
     }
   }

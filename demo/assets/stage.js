@@ -1,9 +1,6 @@
 // The stage: shows the stills that arrive, keeps them, and plays them back without the server.
 // Gradio calls this with `element`, `props`, `watch`, `trigger` and `server` in scope.
 
-const CALLS_PER_SECOND = 25; // of the playback,
-const LONGEST = 8000; // which takes at most so many milliseconds
-const SPEEDS = [1, 2, 0.5];
 const FILLED_AT_ONCE = 24; // stills
 const FILLED_AHEAD = 48_000_000; // bytes of pictures that are fetched before anybody asks
 const QUARTER = 25; // percent between two words to those who listen
@@ -29,12 +26,9 @@ let clock = "calls";
 let zoom = null; // the face that is enlarged
 let here = null; // the moment on show
 let wanted = null; // the moment that is being decoded
-let playing = null; // a token of the playback that is going on
 let following = false; // whether the newest moment is shown as it arrives
-let speed = 0;
 let filling = null; // a token of the fetching that is going on
 let equation = null;
-let token = null; // of a picture that was given back
 
 watch("value", () => receive(props.value));
 whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(connect);
@@ -53,7 +47,7 @@ function receive(message) {
 function showRecorded(recorded) {
   if (film || !recorded) return;
   open(recorded.start);
-  recorded.stills.forEach((still) => film.add(still));
+  for (const still of recorded.stills) film.add(still);
   const badge = find(".badge");
   badge.textContent = fill(badge.dataset.words, recorded.start);
   badge.hidden = false;
@@ -90,7 +84,7 @@ function going() {
 
 function add(message) {
   if (film.empty) going(); // the waiting is over
-  message.stills.forEach((still) => film.add(still));
+  for (const still of message.stills) film.add(still);
   const receipt = { run: message.run, number: message.number };
   const shown = following ? show(last()) : Promise.resolve(refresh());
   shown.then(() => server.ack(receipt));
@@ -166,7 +160,7 @@ function describe(moment, which) {
   const { face, faces } = find(".progress").dataset;
   const one = zoom === null ? film.start.faces === 1 && 0 : zoom;
   return {
-    calls: still.calls,
+    calls: String(still.calls).padStart(String(reel.total).length, "\u2007"), // a digit's space
     total: reel.total,
     noise: Math.round(reel.noise(still) * 100),
     seconds: still.seconds.toFixed(1),
@@ -193,55 +187,6 @@ function refresh() {
   const text = fill(slider.dataset.words, describe(here, film.longest));
   slider.setAttribute("aria-valuetext", text);
 }
-
-function play() {
-  const all = moments();
-  if (!all.length) return;
-  following = false;
-  mark(true);
-  const position = index(all);
-  playOn(all[position >= all.length - 1 ? 0 : position + 1]);
-}
-
-// Shows one moment after the other, each for as long as the calls that it stands for.
-async function playOn(moment) {
-  const mine = (playing = {});
-  const before = moments().findLast((one) => one.mark < moment.mark) ?? moment;
-  const total = film.reels[film.longest].total;
-  const pace = Math.min(1000 / CALLS_PER_SECOND, LONGEST / total) / SPEEDS[speed];
-  const rest = new Promise((resolve) =>
-    setTimeout(resolve, pace * callsBetween(film, before, moment)),
-  );
-  await show(moment);
-  await rest;
-  if (playing !== mine) return;
-  const next = moments().find((one) => one.mark > moment.mark);
-  if (next) playOn(next);
-  else pause(stage.dataset.state === "running");
-}
-
-function pause(thenFollow = false) {
-  playing = null;
-  following = thenFollow;
-  mark(false);
-}
-
-function mark(isPlaying) {
-  const button = find(".play");
-  const name = isPlaying ? button.dataset.pause : button.dataset.play;
-  button.classList.toggle("playing", isPlaying);
-  button.setAttribute("aria-label", name);
-  button.title = name;
-}
-
-function step(by) {
-  const all = moments();
-  if (!all.length) return;
-  pause();
-  show(all[Math.min(Math.max(index(all) + by, 0), all.length - 1)]);
-}
-
-const toggle = () => (playing ? pause() : play());
 
 // Lens, clock and enlarged face: other looks at the same film.
 
@@ -270,7 +215,8 @@ function enlarge(face) {
 
 // Fetches what the browser lacks: first through this lens, near the playhead; then the others.
 async function fillUp() {
-  const mine = (filling = {});
+  const mine = {};
+  filling = mine;
   const reel = film;
   for (const through of [lens, ...LENSES.filter((other) => other !== lens)]) {
     for (;;) {
@@ -304,69 +250,6 @@ function heldBytes() {
   return pictures.reduce((sum, picture) => sum + picture.size, 0);
 }
 
-// Keeping, sharing, giving back.
-
-async function save(kind) {
-  const calls = moments().map(({ stills }) => stills.map((still) => still.calls));
-  say(fill(words.dataset.saving, { kind: kind.toUpperCase() }));
-  const wish = { run: film.start.run, kind, face: zoom, lens, moments: calls };
-  const file = await server.keep(wish).catch(() => ({ words: words.dataset.lost }));
-  if (!file.uri) return say(file.words, true);
-  download(file.name, file.uri);
-  say(fill(words.dataset.saved, file));
-}
-
-async function share() {
-  const link = cartoon.link();
-  const copied = await copy(link);
-  say(copied ? words.dataset.copied : fill(words.dataset.notCopied, { link }));
-}
-
-async function give(file) {
-  if (file.size > MOST_BYTES) return say(words.dataset.tooLarge, true);
-  const wish = { png: await base64Of(file) };
-  const given = await server.read(wish).catch(() => ({ words: words.dataset.lost }));
-  if (!given.token) return say(given.words, true);
-  token = given.token;
-  find(".replay").hidden = false;
-  zoom = given.face;
-  setFields(given.fields);
-  say(given.words);
-}
-
-function setFields(fields) {
-  cartoon.offer(fields);
-  trigger("settings");
-}
-
-function offerExamples(examples) {
-  const chips = document.querySelector("#examples .chips");
-  for (const { name, says, fields } of examples) {
-    const chip = document.createElement("button");
-    chip.type = "button";
-    chip.textContent = name;
-    chip.title = says;
-    chip.addEventListener("click", () => {
-      if (stage.dataset.state === "running") return;
-      setFields(fields);
-      whenFilled(fields).then(() => document.querySelector("#run").click());
-      say(says);
-    });
-    chips.append(chip);
-  }
-}
-
-// Until the form shows what it was given: the click on Run would send what stood there before.
-async function whenFilled(fields) {
-  const boxes = Object.entries(fields)
-    .map(([name, value]) => [document.querySelector(`#${name} :is(input, textarea)`), value])
-    .filter(([box]) => box?.type === "text" || box?.tagName === "TEXTAREA");
-  for (let tries = 0; tries < 100; tries++) {
-    await new Promise(requestAnimationFrame);
-    if (boxes.every(([box, value]) => box.value === value)) return;
-  }
-}
-
 // Wiring.
 
 const keys = {
@@ -386,12 +269,7 @@ find(".keep").addEventListener("click", (event) => {
   if (event.target.dataset.kind) save(event.target.dataset.kind);
 });
 find(".clock").addEventListener("change", (event) => tell(event.target.value));
-find(".speed").addEventListener("click", (event) => {
-  speed = (speed + 1) % SPEEDS.length;
-  const text = SPEEDS[speed] === 0.5 ? "½×" : `${SPEEDS[speed]}×`;
-  event.currentTarget.textContent = text;
-  event.currentTarget.setAttribute("aria-label", `${event.currentTarget.dataset.label} ${text}`);
-});
+find(".speed").addEventListener("click", (event) => hasten(event.currentTarget));
 
 // Keys work wherever no other control has a use for them, as long as the stage is on screen.
 document.addEventListener("keydown", (event) => {

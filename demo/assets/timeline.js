@@ -30,7 +30,7 @@ class Timeline {
       this.path(side, "passed", pane.sampler, marks.slice(0, here));
       this.path(side, "ahead", pane.sampler, marks.slice(here));
     });
-    this.head.style.left = `${((1 - moment.level / T) * 100).toFixed(2)}%`;
+    this.head.style.transform = `translateX(${((1 - moment.level / T) * 100).toFixed(2)}%)`;
   }
 
   path(side, part, sampler, marks) {

@@ -2,8 +2,11 @@
 
 import typer
 
+from diffusion.cli.evaluate import evaluate, guidance
+from diffusion.cli.probe import probe
 from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.publish import publish
+from diffusion.cli.reader import reader
 from diffusion.cli.sample import sample
 from diffusion.cli.train import train
 
@@ -16,4 +19,8 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(sample)
+app.command()(evaluate)
+app.command()(guidance)
 app.command()(publish)
+app.command()(probe)
+app.command()(reader)

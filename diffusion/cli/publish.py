@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from diffusion.cli.problem import one_sentence
-from diffusion.publishing import Source
+from diffusion.data import Source
 from diffusion.publishing import publish as publish_run
 from diffusion.runs import Run
 
@@ -24,9 +24,15 @@ def publish(
     data_note: Annotated[str, typer.Option(help="What was done to them.")] = "",
     hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "CPU",
     history: Annotated[str, typer.Option(help="What the run's settings do not tell.")] = "",
+    reader: Annotated[
+        Path | None, typer.Option(help="Folder of a reader.safetensors to put beside.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON of `evaluate` whose table goes into the card.")
+    ] = None,
 ) -> None:
     """Turn a run into a model folder with samples, loss curve and model card."""
     source = Source(data_name, data_author, data_licence, data_url, data_note)
     with one_sentence():
-        folder = publish_run(Run(run), out, title, source, hardware, history)
+        folder = publish_run(Run(run), out, title, source, hardware, history, reader, results)
         typer.echo(f"Published to {folder}")

@@ -19,10 +19,11 @@ from diffusion.backends import accelerated
 from diffusion.cli.problem import one_sentence
 from diffusion.device import pick_device
 from diffusion.files import replacing
+from diffusion.labels import asked
 from diffusion.model import WEIGHTS, DiffusionModel, weights_hash
 from diffusion.noise import check_seed
 from diffusion.pictures import save_animation, save_png, sheet, to_uint8
-from diffusion.recipe import Recipe, draw
+from diffusion.recipe import Recipe, check_guidance, draw
 
 MAX_COUNT = 1_000_000
 MAX_BYTES = 4 * 2**30  # of all pictures together
@@ -44,6 +45,12 @@ def sample(
     clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Keep predicted pictures in [-1, 1].")
     ] = True,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Ask for attribute=value; repeatable.")
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option(help="How strongly labels are followed: 0 not, 1 plainly.")
+    ] = 1.0,
     count: Annotated[int, typer.Option(help="How many pictures.")] = 16,
     seed: Annotated[int, typer.Option(help="Picture i, from 0, is that of seed + i.")] = 0,
     frames: Annotated[
@@ -68,15 +75,20 @@ def sample(
             _check_animation(frames)
         trained = accelerated(DiffusionModel.from_pretrained(model, pick_device(device)), backend)
         recipe.plan(trained.schedule)
+        wishes = asked(trained.labels, label or [])
+        check_guidance(guidance)
         _check_pictures(trained, count)
         film = Film(recipe.steps, count, trained.shape) if frames is not None else None
         _check_writable(out if write is _save_folder else out.parent)
         if frames is not None:
             _check_writable(frames.parent)
 
-        pixels = _draw(trained, seeds, recipe, batch, film)
+        pixels = _draw(trained, seeds, recipe, batch, film, wishes, guidance)
+        about = {**_about(model), "recipe": recipe.to_json()}
+        if label:
+            about |= {"labels": label, "guidance": guidance}
         with _as_sentence(out):
-            write(out, pixels, seeds, {**_about(model), "recipe": recipe.to_json()})
+            write(out, pixels, seeds, about)
         if film is not None:
             with _as_sentence(frames), replacing(frames) as temporary:
                 save_animation(temporary, film.pictures(), kind=frames.suffix)
@@ -109,7 +121,13 @@ class Film:
 
 
 def _draw(
-    model: DiffusionModel, seeds: range, recipe: Recipe, batch: int | None, film: Film | None
+    model: DiffusionModel,
+    seeds: range,
+    recipe: Recipe,
+    batch: int | None,
+    film: Film | None,
+    labels: tuple[int, ...] | None,
+    guidance: float,
 ) -> np.ndarray:
     from tqdm import tqdm
 
@@ -121,7 +139,7 @@ def _draw(
                 film.add(first, done, x)
 
         try:
-            return draw(model, seeds, recipe, batch, watch)
+            return draw(model, seeds, recipe, batch, watch, labels, guidance)
         except torch.OutOfMemoryError:
             raise ValueError("the device's memory is full; choose a smaller --batch") from None
 

@@ -100,7 +100,7 @@ class Screen:
         self.fill(**fields)
         self.page.click("#run")
 
-    def wait(self, state, timeout=60_000):
+    def wait(self, state, timeout=30_000):
         self.page.wait_for_selector(f".stage[data-state={state}]", timeout=timeout)
         self.page.wait_for_timeout(100)
 

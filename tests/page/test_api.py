@@ -19,6 +19,15 @@ BAD = [
     (("7", 0, "100", "20", "0"), "0 faces; choose 1, 4 or 16."),
     (("7", 10_000, "100", "20", "0"), "10000 faces; choose 1, 4 or 16."),
     (("7", None, "100", "20", "0"), "None faces; choose 1, 4 or 16."),
+    (
+        ("7", 4, "100", "20", "0", "euler"),
+        "Left sampler is euler; choose ddpm, ddpm_large, ddim or",
+    ),
+    (("7", 4, "9", "9", "0", "ddim", "2"), "η is 2; choose a number from 0 (DDIM) to 1 (DDPM)."),
+    (
+        ("7", 4, "9", "9", "0", "ddpm", "0", "log"),
+        "Left spacing is log; choose uniform or quadratic.",
+    ),
 ]
 
 
@@ -41,11 +50,11 @@ def test_a_run_ends_with_its_last_frame_also_when_nobody_acknowledges(client, ne
     messages = list(client.submit("3", 4, "40", "30", "0.5", api_name="/compare"))
     assert network.calls == 40  # both panes share a call for as long as both go on
     assert messages[-1]["done"]
-    assert messages[-1]["calls"] == [40, 30]
+    assert [still["calls"] for still in messages[-1]["stills"]] == [40, 30]
     frames = [message for message in messages if message["type"] == "frame"]
     assert len(frames) <= 14  # the window, and the last
-    for image in messages[-1]["images"]:
-        kind, body = image.split(",")
+    for still in messages[-1]["stills"]:
+        kind, body = still["images"]["x"].split(",")
         assert kind == "data:image/png;base64"
         assert Image.open(io.BytesIO(base64.b64decode(body))).size == (128, 128)
 

@@ -136,7 +136,8 @@ def test_each_number_of_faces_fills_the_pane(screen, faces):
     screen.run(left_steps=2, right_steps=2)
     screen.wait("finished")
     label = screen.page.get_attribute(".pane.right canvas", "aria-label")
-    assert label == f"{faces} faces by DDIM: 0 % noise"
+    subject = "face 1" if faces == 1 else f"{faces} faces"
+    assert label == f"{subject} by DDIM, picture so far: 0 % noise"
     blank = screen.page.evaluate(
         """(side) => {
             const canvas = document.querySelector('.pane.right canvas');

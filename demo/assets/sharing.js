@@ -1,0 +1,64 @@
+// Saves files, copies the address, takes pictures back, and offers the examples.
+
+let token = null; // of a picture that was given back
+
+async function save(kind) {
+  const calls = moments().map(({ stills }) => stills.map((still) => still.calls));
+  say(fill(words.dataset.saving, { kind: kind.toUpperCase() }));
+  const wish = { run: film.start.run, kind, face: zoom, lens, moments: calls };
+  const file = await server.keep(wish).catch(() => ({ words: words.dataset.lost }));
+  if (!file.uri) return say(file.words, true);
+  download(file.name, file.uri);
+  say(fill(words.dataset.saved, file));
+}
+
+async function share() {
+  const link = cartoon.link();
+  const copied = await copy(link);
+  say(copied ? words.dataset.copied : fill(words.dataset.notCopied, { link }));
+}
+
+async function give(file) {
+  if (file.size > MOST_BYTES) return say(words.dataset.tooLarge, true);
+  const wish = { png: await base64Of(file) };
+  const given = await server.read(wish).catch(() => ({ words: words.dataset.lost }));
+  if (!given.token) return say(given.words, true);
+  token = given.token;
+  find(".replay").hidden = false;
+  zoom = given.face;
+  setFields(given.fields);
+  say(given.words);
+}
+
+function setFields(fields) {
+  cartoon.offer(fields);
+  trigger("settings");
+}
+
+function offerExamples(examples) {
+  const chips = document.querySelector("#examples .chips");
+  for (const { name, says, fields } of examples) {
+    const chip = document.createElement("button");
+    chip.type = "button";
+    chip.textContent = name;
+    chip.title = says;
+    chip.addEventListener("click", () => {
+      if (stage.dataset.state === "running") return;
+      setFields(fields);
+      whenFilled(fields).then(() => document.querySelector("#run").click());
+      document.querySelector("#examples .says").textContent = says;
+    });
+    chips.append(chip);
+  }
+}
+
+// Until the form shows what it was given: the click on Run would send what stood there before.
+async function whenFilled(fields) {
+  const boxes = Object.entries(fields)
+    .map(([name, value]) => [document.querySelector(`#${name} :is(input, textarea)`), value])
+    .filter(([box]) => box?.type === "text" || box?.tagName === "TEXTAREA");
+  for (let tries = 0; tries < 100; tries++) {
+    await new Promise(requestAnimationFrame);
+    if (boxes.every(([box, value]) => box.value === value)) return;
+  }
+}

@@ -1,0 +1,199 @@
+"""The model card: what a model draws, how good it is, and how it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusion.data import Source
+from diffusion.model import DiffusionModel
+from diffusion.reader import FILE as READER_FILE
+from diffusion.reader import AttributeReader
+from diffusion.results import conditions, table
+from diffusion.runs import Run
+from diffusion.training import TrainConfig
+from diffusion.unet import gflop, parameter_count
+
+ASKED_SEEDS, ASKED_W = range(8), 2.0  # of the pictures to order
+PREDICTS = {
+    "v": "v",
+    "eps": "the noise",
+    "x0": "the clean picture",
+    "dual": "v, the clean picture and a gate between them for every pixel",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card is written from; `results` are those of results.py, `reader` a folder."""
+
+    run: Run
+    model: DiffusionModel
+    title: str
+    source: Source
+    hardware: str
+    history: str
+    results: dict | None
+    reader: Path | None
+
+    def text(self) -> str:
+        """The card as Markdown with the Hub's front matter."""
+        parts = [
+            self._front(),
+            self._samples(),
+            self._wishes(),
+            self._quality(),
+            self._data(),
+            self._training(),
+            self._limits(),
+        ]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _front(self) -> str:
+        return f"""---
+license: {self.source.licence.lower().replace(" ", "-")}
+library_name: cartoon-diffusion
+pipeline_tag: unconditional-image-generation
+tags: [diffusion, ddpm, ddim]
+---
+
+# {self.title}
+
+A diffusion model of {self._size}×{self._size} pictures, \
+{parameter_count(self.model.network) / 1e6:.1f} M weights and
+{gflop(self.model.network):.2f} GFLOP per picture and step."""
+
+    def _samples(self) -> str:
+        return """![Seeds 0 to 63, all of them, DDIM with 50 steps](samples.png)
+
+Seeds 0 to 63, all of them, by DDIM with 50 steps and η 0:
+`python -m diffusion sample --model . --steps 50 --count 64 --out samples.png`"""
+
+    def _wishes(self) -> str:
+        if not self.model.labels:
+            return ""
+        values = "\n".join(
+            f"| {name.replace('_', ' ')} | {', '.join(names)} |"
+            for name, names in self.model.labels.items()
+        )
+        name, names = next(iter(self.model.labels.items()))
+        read = ""
+        if self.reader is not None:
+            reader = AttributeReader.load(self.reader)
+            right = ", ".join(
+                f"{attribute.replace('_', ' ')} {share:.1%}"
+                for attribute, share in reader.accuracy.items()
+            )
+            read = f"""
+
+`{READER_FILE}` tells which attributes a picture shows. It was trained on the real training
+pictures alone; of {reader.held_out:,} held-out real ones it reads right: {right}."""
+        return f"""## To order
+
+Any of these can be asked for, or left open; {ASKED_W:g} is a good guidance:
+`python -m diffusion sample --model . --label {name}={names[0]} --guidance {ASKED_W:g} --out OUT`
+
+| attribute | values |
+|---|---|
+{values}
+
+![For every value the same eight seeds](asked.png)
+
+A row for every value of every attribute, in the order of the table, each time seeds \
+0 to {len(ASKED_SEEDS) - 1},
+by DDIM with 50 steps and guidance {ASKED_W:g}; the other attributes are left open.{read}"""
+
+    def _quality(self) -> str:
+        if self.results is None:
+            return ""
+        return f"## Quality\n\n{conditions(self.results)}\n\n{table(self.results)}"
+
+    def _data(self) -> str:
+        config, source = self._config, self.source
+        held_out = (
+            f"{config.held_out:,} of them, the last by their names' SHA-256, were never trained on."
+            if config.held_out
+            else "None of them were held out."
+        )
+        flip = " Half of the pictures were mirrored." if config.flip else ""
+        return f"""## Data
+
+[{source.name}]({source.url}) by {source.author}, {source.licence}. {source.note}
+{held_out}{flip}
+
+The weights may be used with the same attribution: "trained on {source.name}, {source.author},
+{source.licence}"."""
+
+    def _training(self) -> str:
+        config = self._config
+        records = self.run.metrics()
+        images, hours = records[-1]["images"], records[-1]["seconds"] / 3600
+        widths = ", ".join(map(str, config.widths))
+        weight = (
+            "1, every level" if config.min_snr is None else f"min-SNR, gamma {config.min_snr:g}"
+        )
+        told = f"\n{self.history}\n" if self.history else ""
+        return f"""## Training
+
+`{command(config)}`
+{told}
+| | |
+|---|---|
+| images seen | {images:,} |
+| hardware | {self.hardware}, {hours:.1f} hours |
+| network | U-Net on 2×2 folded pixels, widths {widths}, attention at 8×8 |
+| predicts | {PREDICTS[config.prediction]}, {config.schedule} schedule, T = {config.T} |
+| loss weight | {weight} |
+| optimizer | AdamW, batch {config.batch}, learning rate {config.lr:g}, \
+average of weights {config.ema:g} |
+| precision | {config.precision} |
+
+![Loss against images seen](loss.png)
+
+The same 16 seeds by DDIM with 20 steps, from the first step to the last; each sheet after the
+second has seen twice as many images as the one before:
+
+![Sixteen seeds over the training](progress.png)"""
+
+    def _limits(self) -> str:
+        wishes = (
+            "" if self.model.labels else " It takes no wishes: every picture is a draw at random."
+        )
+        judged = (
+            "Quality was judged by eye and by the\ntest suite; no distance was measured."
+            if self.results is None
+            else "Distances depend on the number of pictures\nand on the features: compare them "
+            "only with the floor in the same table."
+        )
+        return f"""## Limits
+
+It draws what the data holds: one style, frontal faces, a plain white background, and the skin
+tones, hair and glasses that its authors drew.{wishes} Small flaws in hair and glasses remain. \
+{judged}"""
+
+    @property
+    def _config(self) -> TrainConfig:
+        return self.run.config()[1]
+
+    @property
+    def _size(self) -> int:
+        return self.model.shape[1]
+
+
+def command(config: TrainConfig) -> str:
+    """The command line that trains so, for the reader's own archive of the data."""
+    words = ["python -m diffusion train --data ARCHIVE"]
+    if config.labels:
+        words.append(f"--labels LABELS.csv --attributes {','.join(config.labels)}")
+    words.append(f"--images {config.images} --out runs/NAME")
+    usual = TrainConfig(images=1)
+    for name in ("size", "prediction", "schedule", "min_snr", "batch", "lr", "ema", "seed"):
+        value = getattr(config, name)
+        if value != getattr(usual, name):
+            shown = f"{value:g}" if isinstance(value, float) else value
+            words.append(f"--{name.replace('_', '-')} {shown}")
+    if config.widths != usual.widths:
+        words.append(f"--widths {','.join(map(str, config.widths))}")
+    if config.flip:
+        words.append("--flip")
+    return " ".join(words)

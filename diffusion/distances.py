@@ -1,0 +1,137 @@
+"""Distances between two sets of pictures, given as features (N, D), and what else sets tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffusion.noise import EVALUATION, generator
+
+KID_HALVES = 100  # random halves of both sets, for KID's error bar
+NEIGHBOURS = 3  # of precision and recall
+COPY_SIDE = 32  # pixels at which a copy is looked for
+COPY_RMSE = 5.0  # grey levels: nearer than that to a training picture is a copy
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean and covariance of a set of features, float64; what a Fréchet distance compares."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Gaussian:
+        """The Gaussian of features (N, D), N at least 2."""
+        if len(features) < 2:
+            raise ValueError(f"a distance of {len(features)} pictures; give at least 2")
+        x = torch.from_numpy(np.asarray(features, dtype=np.float64))
+        return cls(x.mean(dim=0), torch.cov(x.T).reshape(x.shape[1], x.shape[1]))
+
+
+def frechet(one: Gaussian, other: Gaussian) -> float:
+    """|m1 - m2|² + tr(C1 + C2 - 2·(C1·C2)^½), Fréchet distance squared (arXiv 1706.08500 eq. 6).
+
+    It falls with the number of pictures: compare only sets of the same size.
+    """
+    root = _square_root(one.covariance)
+    # C1·C2 has the eigenvalues of this symmetric product.
+    shared = torch.linalg.eigvalsh(root @ other.covariance @ root).clamp(min=0).sqrt().sum()
+    apart = (one.mean - other.mean).square().sum()
+    return (apart + one.covariance.trace() + other.covariance.trace() - 2 * shared).item()
+
+
+def _square_root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def kid(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """Kernel Inception Distance (arXiv 1801.01401 section 4) and its standard error.
+
+    The unbiased squared MMD with the kernel (x·y/D + 1)³ of all pictures against all; the error
+    is the spread over random halves of both sets (the delete-half jackknife).
+    """
+    x, y = (torch.from_numpy(np.asarray(rows, dtype=np.float32)) for rows in (features, reference))
+    if min(len(x), len(y)) < 4:
+        raise ValueError("a kernel distance needs at least 4 pictures on both sides")
+    kernels = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    rng = generator(0, EVALUATION, level=2)
+    halves = [_mmd(kernels, _half(len(x), rng), _half(len(y), rng)) for _ in range(KID_HALVES)]
+    value = _mmd(kernels, torch.ones(len(x)).double(), torch.ones(len(y)).double())
+    return value, float(np.std(halves))
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def _half(count: int, rng: np.random.Generator) -> Tensor:
+    chosen = torch.zeros(count, dtype=torch.float64)
+    chosen[torch.from_numpy(rng.permutation(count)[: count // 2])] = 1
+    return chosen
+
+
+def _mmd(kernels: tuple[Tensor, Tensor, Tensor], x: Tensor, y: Tensor) -> float:
+    """Squared MMD of the pictures that x and y, 0 or 1 each, choose; eq. 4 of arXiv 1801.01401."""
+    xx, yy, xy = kernels
+    m, n = x.sum(), y.sum()
+    within_x = _form(x, xx, x) - (x * xx.diagonal()).sum()
+    within_y = _form(y, yy, y) - (y * yy.diagonal()).sum()
+    between = _form(x, xy, y)
+    return (within_x / (m * (m - 1)) + within_y / (n * (n - 1)) - 2 * between / (m * n)).item()
+
+
+def _form(x: Tensor, kernel: Tensor, y: Tensor) -> Tensor:
+    return x @ (kernel @ y.to(kernel.dtype)).double()
+
+
+def precision_recall(features: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """How many pictures lie among the reference, and how much of the reference is covered.
+
+    A picture lies among a set when it is nearer to one of its members than that member's third
+    nearest neighbour (arXiv 1904.06991). Computed with as many reference pictures as pictures,
+    because both grow with the size of the set that surrounds.
+    """
+    count = min(len(features), len(reference))
+    x, y = (torch.from_numpy(np.asarray(rows[:count])) for rows in (features, reference))
+    between = torch.cdist(x, y)
+    precision = (between <= _radii(y)).any(dim=1).double().mean().item()
+    recall = (_radii(x) >= between.T).any(dim=1).double().mean().item()
+    return precision, recall
+
+
+def _radii(x: Tensor) -> Tensor:
+    # The nearest neighbour of a picture is itself.
+    return torch.cdist(x, x).kthvalue(min(NEIGHBOURS + 1, len(x)), dim=1).values
+
+
+def nearest(pixels: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to the nearest training picture and its index, for each of uint8 (N, H, W, 3).
+
+    The distance is the root mean squared difference at 32 px, in grey levels.
+    """
+    x, y = _small(pixels), _small(training)
+    length = y.square().sum(1)
+    index = torch.cat([(length - 2 * rows @ y.T).argmin(dim=1) for rows in x.split(256)])
+    # Squares from the difference itself: above, two large numbers cancel.
+    distance = (x - y[index]).square().mean(dim=1).sqrt()
+    return distance.numpy(), index.numpy()
+
+
+def copy_rate(pixels: np.ndarray, training: np.ndarray) -> float:
+    """The share of pictures that are copies of a training picture."""
+    return float((nearest(pixels, training)[0] < COPY_RMSE).mean())
+
+
+def _small(pixels: np.ndarray) -> Tensor:
+    rows = []
+    for first in range(0, len(pixels), 1024):
+        batch = torch.from_numpy(np.ascontiguousarray(pixels[first : first + 1024]))
+        x = batch.permute(0, 3, 1, 2).float()
+        rows.append(F.interpolate(x, size=(COPY_SIDE, COPY_SIDE), mode="area").flatten(1))
+    return torch.cat(rows)

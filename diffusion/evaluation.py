@@ -1,0 +1,312 @@
+"""How good a model's pictures are, and what they cost: one row of numbers per setting.
+
+Every row is measured against the same training pictures, and beside the rows stands the floor:
+as many real pictures that the model never saw, measured in the same way. Pictures are drawn in
+chunks that are kept in the cache, so that a measurement goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.cache import cache_dir
+from diffusion.data import Images
+from diffusion.denoiser import EVERYWHERE
+from diffusion.distances import Gaussian, copy_rate, frechet, kid, precision_recall
+from diffusion.features import VERSION as features_version
+from diffusion.features import Extractor, extractors, features
+from diffusion.files import replacing
+from diffusion.model import DiffusionModel
+from diffusion.noise import EVALUATION, generator
+from diffusion.reader import AttributeReader, chance, fidelity, palette_fidelity
+from diffusion.recipe import Recipe, draw
+from diffusion.schedule import Schedule
+
+REFERENCE = 5000  # training pictures that distances are measured to
+CHUNK = 100  # pictures drawn and kept together
+VERSION = 1  # raise it when the same settings would give other pictures
+
+Watch = Callable[[int], None]  # told how many calls of the network were made
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How pictures are drawn for one row.
+
+    With guidance 0 the model draws at random; otherwise every picture asks for the attributes of
+    one real held-out picture. `interval` and `rederive` are those of Denoiser.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    guidance: float = 0.0
+    interval: tuple[float, float] = EVERYWHERE
+    rederive: bool = True
+
+    def calls(self, schedule: Schedule) -> int:
+        """Rows that the network computes per picture: guidance takes two where it acts."""
+        levels = [row.t for row in self.recipe.plan(schedule)]
+        if self.guidance in (0, 1):
+            return len(levels)
+        low, high = (bound * schedule.T for bound in self.interval)
+        return len(levels) + sum(low <= t <= high for t in levels)
+
+    def to_json(self) -> dict:
+        """The settings as JSON types."""
+        return {
+            **self.recipe.to_json(),
+            "guidance": self.guidance,
+            "interval": list(self.interval),
+            "rederive": self.rederive,
+        }
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The real pictures that a model is measured against."""
+
+    images: Images
+    held_out: int
+    count: int  # pictures per row
+    names: tuple[str, ...]  # of the extractors
+
+    def __post_init__(self) -> None:
+        if self.count < 4:
+            raise ValueError(f"{self.count} pictures tell nothing; choose a --count of 4 or more")
+        if self.held_out < self.count:
+            raise ValueError(
+                f"the floor needs as many held-out pictures as are drawn, {self.count:,}; "
+                f"there are {self.held_out:,}, so choose a smaller --count"
+            )
+
+    @cached_property
+    def training(self) -> np.ndarray:
+        """Indices of the pictures that were trained on, in a fixed random order."""
+        chosen, _ = self.images.split(self.held_out)
+        return generator(0, EVALUATION).permutation(chosen)
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """Indices of the training pictures that distances are measured to."""
+        return np.sort(self.training[:REFERENCE])
+
+    @cached_property
+    def unseen(self) -> np.ndarray:
+        """Indices of `count` held-out pictures."""
+        _, held_out = self.images.split(self.held_out)
+        return np.sort(generator(0, EVALUATION, level=1).permutation(held_out)[: self.count])
+
+    @cached_property
+    def extractors(self) -> dict[str, Extractor]:
+        """What turns pictures into features."""
+        known = extractors()
+        missing = [name for name in self.names if name not in known]
+        if missing:
+            raise ValueError(
+                f"no extractor {', '.join(missing)} here; choose {', '.join(known)}, "
+                "or install the extra `evaluation`"
+            )
+        return {name: known[name]() for name in self.names}
+
+    @cached_property
+    def reference_features(self) -> dict[str, np.ndarray]:
+        """Features of the reference by extractor, kept in the cache."""
+        return {
+            name: self._cached(name, extract, self.reference)
+            for name, extract in self.extractors.items()
+        }
+
+    @cached_property
+    def gaussians(self) -> dict[str, Gaussian]:
+        """The reference as Fréchet distances see it."""
+        return {name: Gaussian.of(rows) for name, rows in self.reference_features.items()}
+
+    def measure(self, pixels: np.ndarray) -> dict:
+        """Distances to the reference by extractor, and the share of copies."""
+        measured = {}
+        for name, extract in self.extractors.items():
+            rows, reference = features(pixels, extract), self.reference_features[name]
+            value, error = kid(rows, reference)
+            precision, recall = precision_recall(rows, reference)
+            measured[name] = {
+                "frechet": frechet(Gaussian.of(rows), self.gaussians[name]),
+                "kid": value,
+                "kid_error": error,
+                "precision": precision,
+                "recall": recall,
+            }
+        training = self.images.pixels[np.sort(self.training)]
+        return {"distances": measured, "copies": copy_rate(pixels, training)}
+
+    def labels(self, attributes: Sequence[str]) -> np.ndarray:
+        """What the unseen pictures show, as wishes: int64 (count, attributes)."""
+        labels = self.images.labels
+        if labels is None:
+            raise ValueError("guided pictures ask for real pictures' labels; add --labels")
+        columns = [list(labels.names).index(name) for name in attributes]
+        return labels.values[self.unseen][:, columns]
+
+    def _cached(self, name: str, extract: Extractor, indices: np.ndarray) -> np.ndarray:
+        what = f"{features_version}:{name}:{self.images.key}:".encode()
+        digest = hashlib.sha256(what + indices.tobytes())
+        path = cache_dir("features") / f"{digest.hexdigest()[:24]}.npy"
+        if not path.is_file():
+            rows = features(self.images.pixels[indices], extract)
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, rows)
+        return np.load(path)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure, with the hash of its weights."""
+
+    name: str
+    model: DiffusionModel
+    weights: str
+
+    def row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
+        """What decides a row's pictures, as a hash."""
+        asked = faces.labels(list(self.model.labels)).tolist() if setting.guidance else None
+        what = [
+            VERSION,
+            self.weights,
+            str(next(self.model.network.parameters()).dtype),
+            setting.to_json(),
+            seed,
+            asked,
+        ]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+
+
+def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
+    """The row of the real pictures: the best that a model can reach with so many pictures."""
+    pixels = faces.images.pixels[faces.unseen]
+    row = faces.measure(pixels)
+    if reader is not None and faces.images.labels is not None:
+        row |= _got(reader, pixels, faces)
+    return row
+
+
+def _got(reader: AttributeReader, pixels: np.ndarray, faces: Faces) -> dict:
+    """What the pictures show of what was asked, by the reader and by the palette."""
+    asked = faces.labels(list(reader.labels))
+    return {
+        "fidelity": fidelity(reader, pixels, asked),
+        "palette": palette_fidelity(reader, pixels, asked),
+    }
+
+
+def chance_of(faces: Faces, reader: AttributeReader) -> dict[str, float]:
+    """How often an attribute would be right without asking, over the unseen pictures."""
+    names = list(reader.labels)
+    return chance(faces.labels(names), names)
+
+
+def evaluate_row(
+    subject: Subject,
+    setting: Setting,
+    faces: Faces,
+    seed: int = 0,
+    reader: AttributeReader | None = None,
+    batch: int | None = None,
+    watch: Watch = lambda calls: None,
+) -> dict:
+    """One row: settings, calls, seconds, distances, copies, and what was got of what was asked."""
+    pixels, seconds = drawn(subject, setting, faces, seed, batch, watch)
+    row = {
+        "model": subject.name,
+        **setting.to_json(),
+        "calls": setting.calls(subject.model.schedule),
+        "seconds": round(seconds, 2),
+        **faces.measure(pixels),
+    }
+    if reader is not None and setting.guidance:
+        row |= _got(reader, pixels, faces)
+    return row
+
+
+def drawn(
+    subject: Subject,
+    setting: Setting,
+    faces: Faces,
+    seed: int,
+    batch: int | None = None,
+    watch: Watch = lambda calls: None,
+) -> tuple[np.ndarray, float]:
+    """The pictures of a row, uint8 (count, H, W, 3), and the seconds that drawing them took."""
+    model = subject.model
+    asked = faces.labels(list(model.labels)) if setting.guidance else None
+    folder = cache_dir("samples") / subject.row_key(setting, faces, seed)
+    chunks = list(_chunks(range(seed, seed + faces.count)))
+    pixels, seconds = [], 0.0
+    for seeds in chunks:
+        rows = None if asked is None else asked[seeds.start - seed : seeds.stop - seed]
+        path = folder / f"{seeds.start}-{seeds.stop}.npz"
+        if not path.is_file():
+            _draw(path, model, seeds, setting, rows, batch)
+        with np.load(path) as kept:
+            pixels.append(kept["pixels"])
+            seconds += float(kept["seconds"])
+        watch(len(seeds) * setting.calls(model.schedule))
+    return np.concatenate(pixels), seconds
+
+
+def _draw(
+    path: Path,
+    model: DiffusionModel,
+    seeds: range,
+    setting: Setting,
+    labels: np.ndarray | None,
+    batch: int | None,
+) -> None:
+    start = time.perf_counter()
+    chunk = draw(
+        model,
+        seeds,
+        setting.recipe,
+        batch,
+        labels=labels,
+        guidance=setting.guidance if labels is not None else 1.0,
+        interval=setting.interval,
+        rederive=setting.rederive,
+    )
+    seconds = time.perf_counter() - start
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, pixels=chunk, seconds=seconds)
+
+
+def _chunks(seeds: range) -> Iterator[range]:
+    for first in range(0, len(seeds), CHUNK):
+        yield seeds[first : first + CHUNK]
+
+
+def grid(
+    samplers: Sequence[str],
+    steps: Sequence[int],
+    etas: Sequence[float],
+    variances: Sequence[str],
+    guidances: Sequence[float] = (0.0,),
+    spacing: str = "uniform",
+) -> list[Setting]:
+    """Every combination that means something: eta belongs to ddim, variance to ddpm."""
+    recipes = []
+    for sampler in samplers:
+        for count in steps:
+            if sampler == "ddim":
+                recipes += [Recipe(sampler, count, eta=eta, spacing=spacing) for eta in etas]
+            elif sampler == "ddpm":
+                recipes += [
+                    Recipe(sampler, count, variance=variance, spacing=spacing)
+                    for variance in variances
+                ]
+            else:
+                recipes.append(Recipe(sampler, count, spacing=spacing))
+    return [Setting(recipe, guidance) for guidance in guidances for recipe in recipes]

@@ -1,0 +1,166 @@
+"""What is known about each picture: one value per attribute, such as hair_color=black.
+
+A labels file is a CSV whose column `name` holds the pictures' names without suffix; every other
+column is an attribute. A cell holds a value's name, or its index when a JSON file of the same
+name lies beside (labels.csv, labels.json); an empty cell or a missing row means "not known".
+The JSON lists each attribute's values in order: {"glasses": ["none", "clear"]}, or with colours
+{"hair_color": {"black": "1e1514", "bald": null}}. Without it, values are sorted by name.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.data import DataError
+from diffusion.denoiser import ANY
+from diffusion.palette import Palette, colours_of
+
+MAX_FILE_BYTES = 256 * 2**20
+NAME = "name"  # the column that says which picture a row is about
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`values` int64 (N, attributes), an index per picture and attribute, -1 where not known.
+
+    `names` has the names of each attribute's values, in the order of the indices; `palette` the
+    colours of those attributes that are colours (see palette.py).
+    """
+
+    values: np.ndarray
+    names: Mapping[str, tuple[str, ...]]
+    palette: Palette = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        counts = [len(names) for names in self.names.values()]
+        if self.values.ndim != 2 or self.values.shape[1] != len(counts):
+            raise DataError(f"labels {self.values.shape} do not fit {len(counts)} attributes")
+        if len(self.values) and ((self.values < ANY) | (self.values >= counts)).any():
+            raise DataError(f"labels outside their attributes' {counts} values")
+
+    def only(self, attributes: Sequence[str]) -> Labels:
+        """Some of the attributes, in this order; raises DataError for one that is not there."""
+        known = list(self.names)
+        unknown = [name for name in attributes if name not in known]
+        if unknown:
+            raise DataError(f"there is no attribute {unknown[0]}; choose from {', '.join(known)}")
+        columns = [known.index(name) for name in attributes]
+        return Labels(self.values[:, columns], {name: self.names[name] for name in attributes})
+
+
+def load_labels(
+    path: str | Path, pictures: Sequence[str], attributes: Sequence[str] | None = None
+) -> Labels:
+    """The labels of the pictures with these names, from a file as the module describes it.
+
+    `attributes` chooses columns and their order; all by default. Raises DataError, in one
+    sentence, for a file that cannot be used or that knows none of the pictures.
+    """
+    path = Path(path)
+    columns, rows = _read(path)
+    attributes = columns if attributes is None else list(attributes)
+    unknown = [name for name in attributes if name not in columns]
+    if unknown or not attributes:
+        raise DataError(
+            f"{path} has no attribute {', '.join(unknown) or 'at all'}; it has {', '.join(columns)}"
+        )
+    known = _known_values(path.with_suffix(".json"))
+    names = {
+        attribute: tuple(map(str, known.get(attribute) or _sorted_values(rows, attribute)))
+        for attribute in attributes
+    }
+    colours = {name: colours_of(known[name]) for name in attributes if name in known}
+    values = np.full((len(pictures), len(attributes)), ANY, dtype=np.int64)
+    found = 0
+    for picture, row in zip(pictures, values, strict=True):
+        if picture in rows:
+            found += 1
+            for column, attribute in enumerate(attributes):
+                cell = rows[picture].get(attribute) or ""
+                by_index = attribute in known
+                row[column] = _index(path, attribute, cell.strip(), names[attribute], by_index)
+    if not found:
+        raise DataError(f"{path} names none of the pictures; its column {NAME} holds their names")
+    return Labels(values, names, {name: row for name, row in colours.items() if row})
+
+
+def asked(labels: Mapping[str, Sequence[str]], wishes: Sequence[str]) -> tuple[int, ...] | None:
+    """One index per attribute from wishes such as "hair_color=black", -1 where nothing is asked.
+
+    `labels` are a model's; a value may also be given as its index. None when it has none and
+    nothing is asked; raises ValueError for a wish that the model does not know.
+    """
+    chosen = dict.fromkeys(labels, ANY)
+    for wish in wishes:
+        attribute, equals, value = wish.partition("=")
+        if not equals:
+            raise ValueError(f"{wish!r} is no label; write attribute=value")
+        if attribute not in labels:
+            there = ", ".join(labels)
+            raise ValueError(
+                f"the model has no attribute {attribute!r}; "
+                + (f"it has {there}" if there else "it was trained without labels")
+            )
+        names = list(labels[attribute])
+        if value in names:
+            chosen[attribute] = names.index(value)
+        elif value.isdecimal() and int(value) < len(names):
+            chosen[attribute] = int(value)
+        elif value != "any":
+            raise ValueError(
+                f"{attribute} cannot be {value!r}; choose any, {', '.join(names)}, "
+                f"or 0 to {len(names) - 1}"
+            )
+    return tuple(chosen.values()) or None
+
+
+def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """The attributes, and the row of each picture's name."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            if NAME not in columns:
+                raise DataError(f"{path} has no column {NAME!r}; add one with the pictures' names")
+            rows = {row[NAME]: row for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}); give a CSV file of labels") from None
+    return [column for column in columns if column != NAME], rows
+
+
+def _known_values(path: Path) -> dict[str, Sequence[str] | Mapping[str, object]]:
+    """For each attribute its values in order, or a mapping from values to colours."""
+    if not path.is_file():
+        return {}
+    try:
+        known = json.loads(path.read_text())
+        for attribute, values in known.items():
+            if not isinstance(values, (list, dict)) or not values:
+                raise ValueError(f"{attribute} has no values")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); list each attribute's values in it"
+        ) from None
+    return known
+
+
+def _sorted_values(rows: Mapping[str, dict], attribute: str) -> tuple[str, ...]:
+    return tuple(sorted({cell.strip() for row in rows.values() if (cell := row[attribute])}))
+
+
+def _index(path: Path, attribute: str, cell: str, names: Sequence[str], by_index: bool) -> int:
+    if not cell:
+        return ANY
+    if cell in names:
+        return names.index(cell)
+    if by_index and cell.isdecimal() and int(cell) < len(names):
+        return int(cell)
+    raise DataError(f"{path} has {attribute} {cell!r}; its values are {', '.join(names)}")

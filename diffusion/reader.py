@@ -1,0 +1,208 @@
+"""Asked against got: a small network that reads the attributes of a picture.
+
+It is trained on real pictures only, never on drawn ones, and its accuracy on held-out pictures
+is stored with it: no fidelity can be measured better than that. Colours have a second, simpler
+witness in `palette`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from diffusion.data import Images
+from diffusion.denoiser import ANY
+from diffusion.files import replacing
+from diffusion.model import ModelError
+from diffusion.noise import TRAINING, generator
+from diffusion.palette import Palette, seen
+from diffusion.pictures import from_uint8
+
+FILE = "reader.safetensors"  # beside a model's weights
+FORMAT = "cartoon-reader/1"
+WIDTHS = (32, 48, 64, 96)  # halving the side between them, after pixel_unshuffle(2)
+MAX_NOISE = 8 / 255  # of a training picture: drawn pictures are not as clean as real ones
+BATCH, LR, EPOCHS = 64, 3e-3, 12
+
+
+class ReaderNetwork(nn.Module):
+    """network(x) -> one row of logits, all attributes side by side; x is (B, 3, size, size)."""
+
+    def __init__(self, outputs: int):
+        super().__init__()
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
+        width_in = 3 * 4
+        for i, width in enumerate(WIDTHS):
+            stride = 2 if i else 1
+            layers += [
+                nn.Conv2d(width_in, width, 3, stride, padding=1),
+                nn.GroupNorm(width // 16, width),
+                nn.SiLU(),
+            ]
+            width_in = width
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(2 * width_in, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, outputs)."""
+        h = self.body(x)
+        return self.head(torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1))
+
+
+@dataclass(frozen=True)
+class AttributeReader:
+    """A trained network, the names of the values that it reads, and how often it is right."""
+
+    network: ReaderNetwork
+    labels: Mapping[str, tuple[str, ...]]
+    accuracy: Mapping[str, float] = field(default_factory=dict)  # on held-out real pictures
+    held_out: int = 0  # how many those were
+    palette: Palette = field(default_factory=dict)  # of the attributes that are colours
+
+    @torch.no_grad()
+    def read(self, pixels: np.ndarray) -> np.ndarray:
+        """The index of each attribute's most likely value: int64 (N, attributes)."""
+        rows = [
+            torch.stack([logits.argmax(dim=1) for logits in _split(self, batch)], dim=1)
+            for batch in torch.from_numpy(np.ascontiguousarray(pixels)).split(256)
+        ]
+        return torch.cat(rows).numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write reader.safetensors, float16, with everything else in its header."""
+        about = {
+            "format": FORMAT,
+            "labels": json.dumps({name: list(values) for name, values in self.labels.items()}),
+            "accuracy": json.dumps(dict(self.accuracy)),
+            "held_out": str(self.held_out),
+            "palette": json.dumps({name: list(row) for name, row in self.palette.items()}),
+        }
+        path = Path(folder) / FILE
+        state = {name: value.half() for name, value in self.network.state_dict().items()}
+        with replacing(path) as temporary:
+            temporary.write_bytes(to_bytes(state, metadata=about))
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> AttributeReader:
+        """The reader in a model's folder; raises ModelError when there is no usable one."""
+        path = Path(folder) / FILE
+        if not path.is_file():
+            raise ModelError(f"no {FILE} in {folder}; train one with `python -m diffusion reader`")
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata()
+                state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+            if about["format"] != FORMAT:
+                raise ValueError(f"format {about['format']}")
+            labels = {name: tuple(values) for name, values in json.loads(about["labels"]).items()}
+            network = ReaderNetwork(sum(map(len, labels.values())))
+            network.load_state_dict(state)
+            accuracy, held_out = json.loads(about["accuracy"]), int(about["held_out"])
+            palette = {name: tuple(row) for name, row in json.loads(about["palette"]).items()}
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{path} is no reader of this version ({reason})") from None
+        network.eval().requires_grad_(False)
+        return cls(network, labels, accuracy, held_out, palette)
+
+
+def train_reader(
+    images: Images, held_out: int, seed: int = 0, epochs: int = EPOCHS
+) -> Iterator[AttributeReader]:
+    """Train on all but the held-out pictures, yielding the reader so far after every epoch.
+
+    `images` must have labels; a picture whose value is not known does not count for it.
+    """
+    names = {name: tuple(values) for name, values in images.labels.names.items()}
+    chosen, unseen = images.split(held_out)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ReaderNetwork(sum(map(len, names.values())))
+    steps = epochs * (len(chosen) // BATCH)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=max(steps, 1))
+    for epoch in range(epochs):
+        rng = generator(seed, TRAINING, level=epoch)
+        network.train()
+        order = rng.permutation(chosen)
+        for rows in order[: len(order) // BATCH * BATCH].reshape(-1, BATCH):
+            x = _blemished(from_uint8(torch.from_numpy(images.pixels[np.sort(rows)])), rng)
+            labels = torch.from_numpy(images.labels.values[np.sort(rows)])
+            optimizer.zero_grad()
+            _loss(network(x), labels, names).backward()
+            optimizer.step()
+            schedule.step()
+        network.eval()
+        reader = AttributeReader(network, names)
+        right = fidelity(reader, images.pixels[unseen], images.labels.values[unseen])
+        yield AttributeReader(network, names, right, len(unseen), dict(images.labels.palette))
+
+
+def fidelity(reader: AttributeReader, pixels: np.ndarray, asked: np.ndarray) -> dict[str, float]:
+    """For each attribute, the share of pictures that show what was asked, int64 (N, attributes).
+
+    Pictures of which nothing was asked (-1) do not count; an attribute never asked is left out.
+    """
+    got = reader.read(pixels)
+    return {
+        name: float((got[there, i] == asked[there, i]).mean())
+        for i, name in enumerate(reader.labels)
+        if (there := asked[:, i] != ANY).any()
+    }
+
+
+def palette_fidelity(
+    reader: AttributeReader, pixels: np.ndarray, asked: np.ndarray
+) -> dict[str, float]:
+    """The same by the palette, for the attributes that are colours."""
+    shares = {}
+    for i, name in enumerate(reader.labels):
+        there = asked[:, i] != ANY
+        if name in reader.palette and there.any():
+            got = seen(pixels[there], reader.palette[name])
+            shares[name] = float((got == asked[there, i]).mean())
+    return shares
+
+
+def chance(asked: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """What one would get without asking: two draws from what was asked agree so often."""
+    shares = {}
+    for column, name in zip(asked.T, names, strict=True):
+        counts = np.bincount(column[column != ANY])
+        shares[name] = float(((counts / max(counts.sum(), 1)) ** 2).sum())
+    return shares
+
+
+def _blemished(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """With noise of a random strength in each picture, and shifted by at most two pixels."""
+    strength = torch.from_numpy(rng.random((len(x), 1, 1, 1), dtype=np.float32)) * 2 * MAX_NOISE
+    noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
+    across, down = rng.integers(-2, 3, size=2)
+    padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
+    size = x.shape[-1]
+    moved = padded[..., 2 + down : 2 + down + size, 2 + across : 2 + across + size]
+    return moved + strength * noise
+
+
+def _loss(logits: Tensor, labels: Tensor, names: Mapping[str, Sequence[str]]) -> Tensor:
+    parts = logits.split([len(values) for values in names.values()], dim=1)
+    return sum(
+        F.cross_entropy(part, column, ignore_index=ANY)
+        for part, column in zip(parts, labels.T, strict=True)
+        if (column != ANY).any()
+    )
+
+
+def _split(reader: AttributeReader, pixels: Tensor) -> Sequence[Tensor]:
+    counts = [len(values) for values in reader.labels.values()]
+    return reader.network(from_uint8(pixels)).split(counts, dim=1)

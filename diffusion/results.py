@@ -1,0 +1,243 @@
+"""Measured rows as files: JSON that grows row by row, a Markdown table and a plot beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from diffusion.files import replacing, write_json
+
+FORMAT = "cartoon-evaluation/1"
+FLOOR = "real, unseen"  # the name of the floor's row
+INK, MUTED, DDPM, DDIM, THIRD = "#1C1B1A", "#6B6862", "#C2410C", "#0F766E", "#6B6862"
+HUES = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": THIRD}
+NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)"}
+
+
+class Results:
+    """A results file: what all its rows share, the floor, and the rows, each under its key."""
+
+    def __init__(self, path: str | Path, shared: Mapping):
+        """Open the file or begin one; raises ValueError when it was measured differently."""
+        self.path = Path(path)
+        self._value = {"format": FORMAT, **shared, "models": {}, "floor": None, "rows": {}}
+        if self.path.exists():
+            self._continue(shared)
+
+    def _continue(self, shared: Mapping) -> None:
+        value = read(self.path)
+        for name, setting in shared.items():
+            if value.get(name) != setting:
+                raise ValueError(
+                    f"{self.path} was measured with {name} {value.get(name)}, not {setting}; "
+                    "choose another --out"
+                )
+        self._value = value
+
+    @property
+    def floor(self) -> dict | None:
+        """The row of the real pictures, once it is measured."""
+        return self._value["floor"]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._value["rows"]
+
+    def add_floor(self, row: dict) -> None:
+        """Keep the real pictures' row."""
+        self._value["floor"] = row
+        self._save()
+
+    def add(self, key: str, row: dict, model: Mapping) -> None:
+        """Keep a row, and what the model behind it is."""
+        self._value["rows"][key] = row
+        self._value["models"][row["model"]] = dict(model)
+        self._save()
+
+    def write_report(self) -> list[Path]:
+        """Write the table, FILE.md, and the plot, FILE.png, and return their paths."""
+        table, picture = self.path.with_suffix(".md"), self.path.with_suffix(".png")
+        with replacing(table) as temporary:
+            temporary.write_text(markdown(self._value, picture.name))
+        plot(self._value, picture)
+        return [table, picture]
+
+    def _save(self) -> None:
+        write_json(self.path, self._value)
+
+
+def read(path: str | Path) -> dict:
+    """A results file's content; raises ValueError when it is none."""
+    try:
+        value = json.loads(Path(path).read_text())
+        if value["format"] != FORMAT:
+            raise ValueError(f"format {value['format']}")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds no results of this version ({error})") from None
+    return value
+
+
+def markdown(results: Mapping, plot_name: str) -> str:
+    """The results as a page: which models, how they were measured, the plot and the table."""
+    models = "\n".join(
+        f"- `{name}`, weights {about['weights']}, trained on "
+        f"{about['training'].get('images', 0):,} images"
+        for name, about in results["models"].items()
+    )
+    return (
+        f"# Measured quality\n\n{models}\n\n{conditions(results)}\n\n"
+        f"![Distance and kernel distance against calls]({plot_name})\n\n{table(results)}\n"
+    )
+
+
+def conditions(results: Mapping) -> str:
+    """How the rows were measured, in sentences."""
+    rows = list(results["rows"].values())
+    first, *others = results["extractors"]
+    also = f" W-FD is the distance on {', '.join(others)} features, ×1000." if others else ""
+    asked = _asked(results) if any(row["guidance"] for row in rows) else ""
+    spacings = ", ".join(sorted({row["spacing"] for row in rows}))
+    return (
+        f"{results['count']:,} pictures per row, seeds from {results['seed']}; reference "
+        f"{results['reference']:,} training pictures of {results['data']}; floor: "
+        f"{results['count']:,} real pictures that were never trained on. FD (squared Fréchet "
+        f"distance), KID, precision and recall on {first} features; FD depends on the number of "
+        f"pictures, so compare it with the floor and never with other extractors.{also} KID "
+        f"is ×1000, ± one standard error. A copy is nearer than 5 grey levels (RMSE at 32 px) to "
+        f"a training picture. Spacing {spacings}; x0 clipped.{asked} Seconds per picture on "
+        f"{results['machine']}."
+    )
+
+
+def _asked(results: Mapping) -> str:
+    told = (
+        " Above w = 0, every picture asks for all attributes of one unseen picture; the columns "
+        "named like attributes say how often it shows them, as a network read them that was "
+        "trained on real pictures and, marked palette, as their colours tell; the floor's row "
+        "says how often these two are right."
+    )
+    chance = ", ".join(
+        f"{name.replace('_', ' ')} {share:.2f}" for name, share in results.get("chance", {}).items()
+    )
+    return told + (f" By chance: {chance}." if chance else "")
+
+
+def table(results: Mapping) -> str:
+    """Rows and floor as a Markdown table; columns that say nothing are left out."""
+    columns = _columns(results)
+    lines = [list(columns)]
+    for row in results["rows"].values():
+        lines.append([column(row) for column in columns.values()])
+    if results["floor"]:
+        lines.append([column({"floor": True, **results["floor"]}) for column in columns.values()])
+    lines.insert(1, ["---"] + ["---:"] * (len(columns) - 1))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _columns(results: Mapping) -> dict:
+    rows = list(results["rows"].values())
+    first, *others = results["extractors"]
+
+    def measured(name: str, show: str, extractor: str = first):
+        return lambda row: show.format(row["distances"][extractor][name])
+
+    def setting(name: str, show=str):  # noqa: ANN001
+        return lambda row: "" if "floor" in row else show(row[name])
+
+    columns = {}
+    if len({row["model"] for row in rows}) > 1:
+        columns["model"] = lambda row: FLOOR if "floor" in row else row["model"]
+        columns["sampler"] = lambda row: "" if "floor" in row else _sampler(row)
+    else:
+        columns["sampler"] = lambda row: FLOOR if "floor" in row else _sampler(row)
+    columns["S"] = setting("steps")
+    if any(row["guidance"] for row in rows):
+        columns["w"] = setting("guidance", "{:g}".format)
+    if any(not row["rederive"] or row["interval"] != [0.0, 1.0] for row in rows):
+        columns["guidance"] = lambda row: "" if "floor" in row else _manner(row)
+    columns["calls"] = setting("calls")
+    columns["s"] = lambda row: "" if "floor" in row else f"{row['seconds'] / results['count']:.2f}"
+    columns["FD"] = _distance(first)
+    columns["KID"] = lambda row: (
+        f"{1000 * row['distances'][first]['kid']:.1f} ± "
+        f"{1000 * row['distances'][first]['kid_error']:.1f}"
+    )
+    columns["precision"] = measured("precision", "{:.2f}")
+    columns["recall"] = measured("recall", "{:.2f}")
+    for other in others:
+        columns["W-FD" if other == "haar" else f"FD {other}"] = _distance(other)
+    columns["copies"] = lambda row: f"{row['copies']:.1%}"
+    for witness, note in (("fidelity", ""), ("palette", " (palette)")):
+        for name in dict.fromkeys(name for row in rows for name in row.get(witness, {})):
+            columns[name.replace("_", " ") + note] = lambda row, name=name, witness=witness: (
+                f"{row[witness][name]:.3f}" if name in row.get(witness, {}) else ""
+            )
+    return columns
+
+
+def _distance(extractor: str) -> Callable[[Mapping], str]:
+    """Fréchet distances; those of pictures in [0, 1], ×1000."""
+    if extractor == "haar":
+        return lambda row: f"{1000 * row['distances'][extractor]['frechet']:.1f}"
+    return lambda row: f"{row['distances'][extractor]['frechet']:.1f}"
+
+
+def _sampler(row: Mapping) -> str:
+    if row["sampler"] == "ddim":
+        return f"DDIM η {row['eta']:g}"
+    if row["sampler"] == "ddpm":
+        return f"DDPM {row['variance']}"
+    return NAMES[row["sampler"]]
+
+
+def _manner(row: Mapping) -> str:
+    if row["guidance"] in (0, 1):
+        return ""
+    low, high = row["interval"]
+    where = "" if (low, high) == (0, 1) else f"t/T {low:g} to {high:g}"
+    return ", ".join(filter(None, [where, "" if row["rederive"] else "raw eps"])) or "everywhere"
+
+
+def plot(results: Mapping, path: Path) -> None:
+    """FD and KID against calls, a line per sampler and model, the floor dashed."""
+    from matplotlib.figure import Figure
+
+    first = results["extractors"][0]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (model, sampler), rows in _series(results["rows"].values()):
+        rows = sorted(rows, key=lambda row: row["calls"])
+        calls = [row["calls"] for row in rows]
+        values = [row["distances"][first] for row in rows]
+        several = len(results["models"]) > 1
+        style = {"marker": "o", "markersize": 3, "label": model if several else sampler}
+        if not several:
+            style["color"] = HUES[rows[0]["sampler"]]
+            style["alpha"] = 1 - 0.6 * rows[0]["eta"] * (rows[0]["sampler"] == "ddim")
+            style["linestyle"] = "--" if rows[0]["variance"] == "large" else "-"
+        left.plot(calls, [value["frechet"] for value in values], **style)
+        kids = [1000 * value["kid"] for value in values]
+        errors = [1000 * value["kid_error"] for value in values]
+        right.errorbar(calls, kids, errors, capsize=2, **style)
+    for axes, name in ((left, f"FD ({first})"), (right, "KID × 1000")):
+        axes.set(xlabel="calls of the network per picture", ylabel=name, xscale="log")
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set_yscale("log")
+    right.set_yscale("symlog", linthresh=5)
+    if results["floor"]:
+        floor = results["floor"]["distances"][first]
+        left.axhline(floor["frechet"], color=MUTED, linewidth=0.8, linestyle=":", label=FLOOR)
+        right.axhline(1000 * floor["kid"], color=MUTED, linewidth=0.8, linestyle=":")
+    left.legend(frameon=False, fontsize=7)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+
+
+def _series(rows: Iterable[Mapping]) -> list[tuple[tuple[str, str], list[Mapping]]]:
+    found: dict[tuple[str, str], list[Mapping]] = {}
+    for row in rows:
+        label = _sampler(row) + (f", w {row['guidance']:g}" if row["guidance"] else "")
+        manner = _manner(row)
+        label += f", {manner}" if manner not in ("", "everywhere") else ""
+        found.setdefault((row["model"], label), []).append(row)
+    return list(found.items())

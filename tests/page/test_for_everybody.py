@@ -1,0 +1,134 @@
+"""Phones, keyboards, screen readers, light and dark: checked by script on every one."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+pytestmark = pytest.mark.page
+
+SCREENS = [(390, 844), (768, 1024), (1280, 720), (1920, 1080)]
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture(params=SCREENS, ids=lambda size: f"{size[0]}x{size[1]}")
+def visitor(request, scheme, browser, address, screen):
+    """A visitor with that screen and scheme, after a short run, with every drawer open."""
+    width, height = request.param
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    visitor = type(screen)(context.new_page())
+    visitor.open(address)
+    visitor.page.click("#more-button")
+    visitor.run(seed=51, left_steps=4, right_steps=2)
+    visitor.wait("finished")
+    visitor.page.click(".equation > summary")
+    visitor.page.locator("#examples button").first.wait_for()
+    yield visitor
+    context.close()
+    assert visitor.errors == []
+
+
+def test_nothing_is_hard_to_read_or_without_a_name(visitor):
+    # The document around the page is Gradio's.
+    found = Axe().run(visitor.page, context="#compare", options={"resultTypes": ["violations"]})
+    problems = [
+        (problem["id"], node["html"][:120], node.get("failureSummary", "")[:300])
+        for problem in found.response["violations"]
+        for node in problem["nodes"]
+    ]
+    assert problems == []
+
+
+def test_no_part_leaves_the_screen_sideways_and_one_button_is_primary(visitor):
+    width = visitor.page.viewport_size["width"]
+    beyond = visitor.page.evaluate(
+        """(width) => [...document.querySelectorAll('#compare *')]
+            .filter(part => part.checkVisibility({visibilityProperty: true}))
+            .filter(part => !part.closest('.formula, pre, [hidden], .progress, .head, .open input'))
+            .filter(part => part.getBoundingClientRect().right > width + 0.5)
+            .map(part => part.outerHTML.slice(0, 120))""",
+        width,
+    )
+    assert beyond == []
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= width
+    primary = visitor.page.evaluate(
+        """[...document.querySelectorAll('button.primary')]
+            .filter(part => part.checkVisibility({visibilityProperty: true})).length"""
+    )
+    assert primary == 1
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
+def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(browser, address, screen, size):
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    visitor = type(screen)(context.new_page())
+    visitor.open(address)
+    visitor.wait("recorded")
+    visitor.page.evaluate(
+        """() => {
+            window.shifts = [];
+            new PerformanceObserver((list) => {
+                for (const shift of list.getEntries()) {
+                    const moved = shift.sources.map((source) => [
+                        source.node?.outerHTML ?? source.node?.textContent,
+                        JSON.stringify([source.previousRect, source.currentRect]),
+                    ]);
+                    window.shifts.push([shift.value, ...moved]);
+                }
+            }).observe({type: 'layout-shift', buffered: false});
+        }"""
+    )
+    visitor.run(seed=52, left_steps=110, right_steps=30)
+    visitor.wait("finished")
+    visitor.page.select_option("#lens", "eps")
+    visitor.page.check(".clock input[value=noise]", force=True)
+    visitor.run(seed="nonsense")
+    visitor.page.wait_for_selector(".words.problem")
+    assert visitor.page.evaluate("window.shifts") == []
+    context.close()
+
+
+def test_progress_is_told_to_those_who_do_not_see_it(screen, network):
+    network.delay = 0.03
+    screen.page.evaluate(
+        """() => {
+            window.told = [];
+            const line = document.querySelector('.progress');
+            const note = () => window.told.push(line.textContent);
+            new MutationObserver(note).observe(line, {childList: true, characterData: true});
+        }"""
+    )
+    screen.run(seed=53, left_steps=40, right_steps=20)
+    screen.wait("finished")
+    told = [words for words in screen.page.evaluate("window.told") if words]
+    assert told == [f"{percent} percent drawn" for percent in (25, 50, 75, 100)]
+    assert screen.page.get_attribute(".words", "aria-live") == "polite"
+
+
+def test_the_keyboard_alone_runs_scrubs_and_saves(screen):
+    page = screen.page
+    page.evaluate("document.querySelector('#seed input').focus()")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("54")
+    page.keyboard.press("Enter")
+    screen.wait("running")
+    screen.wait("finished")
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                """() => {
+                    const part = document.activeElement;
+                    return part.id || part.closest('[id]')?.id + ' ' + part.className;
+                }"""
+            )
+        )
+    for part in ("#left_steps", "#right_steps", "#right_eta", "lens", "more-button", "run"):
+        assert any(part.strip("#") in name for name in reached), part
+    for part in ("timeline", "play", "speed", "link"):
+        assert any(part in name for name in reached), part

@@ -1,0 +1,208 @@
+"""What visitors take with them, come back with, and send to others."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from demo import settings
+
+pytestmark = pytest.mark.page
+
+
+def saved(screen, kind):
+    """A file that the page makes, as (name, bytes)."""
+    with screen.page.expect_download() as download:
+        screen.page.click(f".keep [data-kind={kind}]")
+    file = download.value
+    return file.suggested_filename, open(file.path(), "rb").read()
+
+
+def drop(screen, content, name="picture.png"):
+    """Drop a file on the page."""
+    screen.page.evaluate(
+        """([body, name]) => {
+            const bytes = Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], name, {type: 'image/png'}));
+            for (const type of ['dragenter', 'dragover', 'drop']) {
+                const event = new DragEvent(type, {dataTransfer, bubbles: true, cancelable: true});
+                document.querySelector('.stage').dispatchEvent(event);
+            }
+        }""",
+        [base64.b64encode(content).decode(), name],
+    )
+
+
+def form(screen):
+    """What the form says, by field."""
+    page, values = screen.page, {}
+    for name, default in settings.DEFAULTS.items():
+        if page.locator(f"#{name} input[type=radio]").count():
+            values[name] = page.locator(f"#{name} input:checked").input_value()
+        else:
+            values[name] = page.input_value(f"#{name} :is(input, textarea)")
+        values[name] = type(default)(values[name])
+    return values
+
+
+def says(screen, words):
+    screen.page.wait_for_function(
+        "words => document.querySelector('.stage .words').textContent.startsWith(words)",
+        arg=words,
+    )
+
+
+@pytest.mark.slow
+def test_the_newcomers_path(browser, address, screen, network):
+    page = screen.page
+    screen.wait("recorded")
+    page.click("#run")
+    screen.wait("finished")
+    page.focus(".timeline")
+    page.keyboard.press("Home")
+    screen.wait_calls("left", 0, total=100)
+    assert screen.pixels("left") == screen.pixels("right")
+    page.keyboard.press("End")
+    screen.wait_calls("left", 100, total=100)
+    page.select_option("#lens", "x0")
+    page.select_option("#lens", "x")
+    before = screen.pixels("right")
+    screen.run(right_eta="0.5")
+    says(screen, "Drawing 4 faces")
+    screen.wait("finished")
+    drawn = screen.pixels("left"), screen.pixels("right")
+    assert drawn[1] != before
+    name, film = saved(screen, "mp4")
+    assert name == "cartoon-diffusion-seed-7.mp4"
+    assert film[4:8] == b"ftyp"
+    _, picture = saved(screen, "png")
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click(".keep .link")
+    says(screen, "Link copied.")
+    link = page.evaluate("navigator.clipboard.readText()")
+    network.calls = 0
+    visitor = browser.new_context(viewport={"width": 1280, "height": 720})
+    other = type(screen)(visitor.new_page())
+    other.open(link)
+    other.wait("recorded")
+    assert network.calls == 0  # a link never runs by itself
+    other.page.wait_for_function("document.querySelector('#right_eta input').value === '0.5'")
+    other.page.click("#run")
+    says(other, "Drawing 4 faces")
+    other.wait("finished")
+    assert (other.pixels("left"), other.pixels("right")) == drawn
+
+    other.page.goto(address)
+    other.wait("recorded")
+    drop(other, picture)
+    says(other, "The picture's settings are back.")
+    assert form(other) == {**settings.DEFAULTS, "right_eta": "0.5"}
+    network.calls = 0
+    other.page.click(".keep .replay")
+    says(other, "Replay: identical.")
+    assert network.calls == 100
+    assert other.errors == []
+    visitor.close()
+
+
+def test_all_settings_are_in_the_address_and_come_back_from_it(browser, address, screen):
+    page = screen.page
+    page.click("#more-button")
+    page.check("#left_sampler input[value='ddim']", force=True)
+    page.check("#right_spacing input[value='quadratic']", force=True)
+    page.check("#faces input[value='16']", force=True)
+    page.wait_for_selector("#left_eta input:enabled")
+    screen.fill(seed=2**62, left_steps=31, left_eta="0.25")
+    page.wait_for_function("location.search.includes('left_eta=0.25')")
+    expected = {
+        **settings.DEFAULTS,
+        "seed": str(2**62),
+        "faces": 16,
+        "left_sampler": "ddim",
+        "left_steps": "31",
+        "left_eta": "0.25",
+        "right_spacing": "quadratic",
+    }
+    assert form(screen) == expected
+    visitor = browser.new_context()
+    other = type(screen)(visitor.new_page())
+    other.open(page.url)
+    other.page.wait_for_function("document.querySelector('#left_steps input').value === '31'")
+    other.page.wait_for_timeout(300)
+    assert form(other) == expected
+    visitor.close()
+    page.goto(address)  # no settings in the address: those of the last visit
+    page.wait_for_function("document.querySelector('#left_steps input')?.value === '31'")
+    page.wait_for_timeout(300)
+    assert form(screen) == expected
+    page.click("#more-button")
+    page.click("#reset")
+    page.wait_for_function("document.querySelector('#left_steps input').value === '100'")
+    assert form(screen) == settings.DEFAULTS
+
+
+def test_a_hostile_link_is_text_and_is_refused_in_one_sentence(screen, address):
+    page = screen.page
+    bad = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"
+    page.goto(f"{address}?seed={bad}&left_sampler={bad}&faces=1e9&left_steps=%00")
+    page.wait_for_selector("#run")
+    page.wait_for_function("document.querySelector('#seed input').value.includes('onerror')")
+    page.click("#run")
+    page.wait_for_selector(".words.problem")
+    assert "choose" in screen.words()
+
+
+def test_a_png_shows_both_panes_and_one_face_when_one_is_enlarged(screen):
+    screen.run(seed=41, left_steps=4, right_steps=2)
+    screen.wait("finished")
+    name, content = saved(screen, "png")
+    assert name == "cartoon-diffusion-seed-41.png"
+    sheet = Image.open(io.BytesIO(content))
+    screen.page.click(".pane.left .faces button:nth-child(4)")
+    screen.page.wait_for_selector(".pane.left .faces button:only-child")
+    name, content = saved(screen, "png")
+    assert name == "cartoon-diffusion-seed-41-face-4.png"
+    face = Image.open(io.BytesIO(content))
+    assert face.height == 64 * 4 < sheet.height
+
+
+def test_what_is_dropped_by_mistake_is_refused_and_costs_nothing(screen):
+    screen.run(seed=42, left_steps=3, right_steps=2)
+    screen.wait("finished")
+    before, fields = screen.pixels("left"), form(screen)
+    drop(screen, b"no picture at all")
+    says(screen, "This is not a PNG")
+    drop(screen, bytes(4_000_001))
+    says(screen, "A picture made here has less than 4 MB")
+    assert (screen.pixels("left"), form(screen)) == (before, fields)
+    assert screen.page.is_hidden(".stage .drop")
+
+
+def test_a_stopped_run_says_why_it_has_no_png_and_keeps_its_film(screen, network):
+    network.delay = 0.05
+    screen.run(seed=43, left_steps=90, right_steps=90)
+    screen.wait_calls("left", 3, total=90, high=90)
+    screen.page.click("#stop")
+    screen.wait("finished")
+    network.delay = 0.0
+    screen.page.click(".keep [data-kind=png]")
+    says(screen, "The run was stopped early")
+    name, film = saved(screen, "gif")
+    assert name.endswith(".gif")
+    assert film[:6] == b"GIF89a"
+
+
+def test_an_example_is_one_click_and_one_sentence(screen):
+    chips = screen.page.locator("#examples button")
+    chips.first.wait_for()
+    assert chips.count() == 4
+    assert "about" in chips.last.inner_text()  # it says how long before it runs
+    chips.first.click()
+    screen.wait("running")
+    screen.wait("finished")
+    assert screen.page.inner_text("#examples .says").startswith("Ten calls each")
+    assert form(screen) == {**settings.DEFAULTS, "left_steps": "10", "right_steps": "10"}
+    assert screen.calls("left") == screen.calls("right") == 10

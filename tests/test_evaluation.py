@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from stand_ins import randomised
+from typer.testing import CliRunner
+
+from diffusion import DiffusionModel, Schedule, UNetConfig
+from diffusion.cli import app
+from diffusion.data import load_images
+from diffusion.evaluation import Faces, Setting, Subject, drawn, evaluate_row, floor_row, grid
+from diffusion.features import features, haar
+from diffusion.labels import load_labels
+from diffusion.recipe import Recipe, draw
+
+LABELS = {"colour": ("red", "blue"), "spot": ("no", "yes")}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Sixty small pictures with labels beside them."""
+    folder = tmp_path_factory.mktemp("data") / "faces"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["name,colour,spot"]
+    for i in range(60):
+        colour, spot = rng.integers(2, size=2)
+        pixels = np.full((16, 16, 3), [(220, 30, 30), (30, 30, 220)][colour], dtype=np.uint8)
+        pixels = np.clip(pixels + rng.normal(0, 12, (16, 16, 3)), 0, 255).astype(np.uint8)
+        if spot:
+            pixels[4:9, 4:9] = 255
+        Image.fromarray(pixels).save(folder / f"face{i}.png")
+        rows.append(f"face{i},{colour},{spot}")
+    (folder.parent / "labels.csv").write_text("\n".join(rows))
+    (folder.parent / "labels.json").write_text(
+        json.dumps({"colour": {"red": "dc1e1e", "blue": "1e1edc"}, "spot": ["no", "yes"]})
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A random model that takes labels; it never saw 20 of the pictures."""
+    network = randomised(UNetConfig(size=16, widths=(16, 32), labels=(2, 2)))
+    model = DiffusionModel(network, Schedule.cosine(100), labels=LABELS, training={"held_out": 20})
+    return model.save_pretrained(tmp_path_factory.mktemp("models") / "random")
+
+
+@pytest.fixture(scope="module")
+def reader(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reader")
+    options = ["--data", data, "--labels", data.parent / "labels.csv", "--out", folder]
+    done = CliRunner().invoke(
+        app, ["reader", *map(str, options), "--size", "16", "--epochs", "2", "--held-out", "20"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "held-out images read right" in done.stdout
+    return folder
+
+
+@pytest.fixture
+def faces(data) -> Faces:
+    images = load_images(data, 16, progress=False)
+    return Faces(images, 20, 8, ("haar",))
+
+
+@pytest.fixture
+def labelled(data) -> Faces:
+    from dataclasses import replace
+
+    images = load_images(data, 16, progress=False)
+    images = replace(images, labels=load_labels(data.parent / "labels.csv", images.names))
+    return Faces(images, 20, 8, ("haar",))
+
+
+@pytest.fixture
+def subject(model) -> Subject:
+    return Subject("random", DiffusionModel.from_pretrained(model), "hash")
+
+
+def command(model: Path, data: Path, *options: object):
+    usual = ["--model", model, "--data", data, "--count", 8, "--steps", 2, "--features", "haar"]
+    return CliRunner().invoke(app, ["evaluate", *map(str, [*usual, "--device", "cpu", *options])])
+
+
+def test_reference_floor_and_held_out_pictures_never_meet(faces):
+    _, held_out = faces.images.split(20)
+    assert set(faces.unseen) <= set(held_out)
+    assert not set(faces.reference) & set(held_out)
+    assert (len(faces.reference), len(faces.unseen)) == (40, 8)
+
+
+def test_a_row_measures_the_pictures_that_draw_makes(faces, subject):
+    setting = Setting(Recipe("ddim", 3))
+    row = evaluate_row(subject, setting, faces, seed=5)
+    pixels = draw(subject.model, range(5, 13), Recipe("ddim", 3))
+    assert row | faces.measure(pixels) == row
+    assert (row["calls"], row["sampler"], row["eta"]) == (3, "ddim", 0.0)
+    assert row["seconds"] > 0
+    assert floor_row(faces)["distances"]["haar"]["frechet"] < row["distances"]["haar"]["frechet"]
+
+
+def test_the_floor_is_measured_like_a_model_whose_pictures_are_real(faces):
+    pixels = faces.images.pixels[faces.unseen]
+    assert floor_row(faces) == faces.measure(pixels)
+    reference = features(faces.images.pixels[faces.reference], haar)
+    np.testing.assert_array_equal(faces.reference_features["haar"], reference)
+
+
+def test_training_pictures_given_out_as_drawn_are_found_to_be_copies(faces):
+    chosen, _ = faces.images.split(20)
+    assert faces.measure(faces.images.pixels[chosen[:8]])["copies"] == 1
+
+
+def test_a_measurement_goes_on_where_it_was_stopped(faces, subject, monkeypatch):
+    from diffusion import evaluation
+
+    monkeypatch.setattr(evaluation, "CHUNK", 3)
+    setting = Setting(Recipe("ddim", 2))
+    seen, real = [], evaluation.draw
+
+    def interrupted(model, seeds, *rest, **more):
+        if seeds.start == 106:
+            raise KeyboardInterrupt
+        seen.append(seeds)
+        return real(model, seeds, *rest, **more)
+
+    monkeypatch.setattr(evaluation, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        drawn(subject, setting, faces, 100)
+    monkeypatch.setattr(evaluation, "draw", lambda *a, **k: (seen.append(a[1]), real(*a, **k))[1])
+    pixels, _ = drawn(subject, setting, faces, 100)
+    assert seen == [range(100, 103), range(103, 106), range(106, 108)]
+    expected = draw(subject.model, range(100, 108), setting.recipe).astype(int)
+    assert abs(pixels - expected).max() <= 2
+
+
+def test_other_settings_weights_wishes_or_precision_are_other_rows(labelled, subject):
+    faces = labelled
+    keys = {
+        subject.row_key(setting, faces, seed)
+        for setting in (Setting(Recipe("ddim", 2)), Setting(Recipe("ddim", 2), 2.0))
+        for seed in (0, 1)
+    }
+    keys.add(Subject("random", subject.model, "other").row_key(Setting(), faces, 0))
+    keys.add(subject.row_key(Setting(), faces, 0))
+    fewer = Faces(faces.images, 20, 6, ("haar",))
+    keys.add(subject.row_key(Setting(Recipe("ddim", 2), 2.0), fewer, 0))
+    subject.model.network.to(torch.bfloat16)
+    keys.add(subject.row_key(Setting(), faces, 0))
+    assert len(keys) == 8
+
+
+def test_guided_pictures_ask_for_what_the_unseen_ones_show(labelled, subject):
+    setting = Setting(Recipe("ddim", 2), guidance=2.0)
+    pixels, _ = drawn(subject, setting, labelled, 0)
+    asked = labelled.images.labels.values[labelled.unseen]
+    expected = draw(subject.model, range(8), setting.recipe, labels=asked, guidance=2.0)
+    assert abs(pixels - expected.astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "calls"),
+    [
+        (Setting(Recipe("ddim", 10)), 10),
+        (Setting(Recipe("ddim", 10), 1.0), 10),
+        (Setting(Recipe("ddim", 10), 2.0), 20),
+        (Setting(Recipe("ddim", 10), 2.0, interval=(0.25, 0.65)), 14),  # 0.6, 0.5, 0.4, 0.3
+        (Setting(Recipe("ddpm", 10), 2.0, rederive=False), 20),
+    ],
+)
+def test_calls_are_the_rows_that_the_network_computes(subject, setting, calls):
+    rows = []
+    network = subject.model.network
+    network.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    asked = np.zeros((1, 2), dtype=np.int64)
+    draw(
+        subject.model,
+        [0],
+        setting.recipe,
+        labels=asked,
+        guidance=setting.guidance,
+        interval=setting.interval,
+        rederive=setting.rederive,
+    )
+    assert setting.calls(subject.model.schedule) == sum(rows) == calls
+
+
+def test_the_grid_leaves_out_what_means_nothing():
+    settings = grid(["ddpm", "ddim", "dpmpp_2m"], [10, 20], [0, 1], ["small", "large"], [0, 2])
+    assert len(settings) == len(set(settings)) == 2 * 2 * (2 + 2 + 1)
+    assert {s.recipe.eta for s in settings if s.recipe.sampler == "ddpm"} == {0.0}
+
+
+def test_the_floor_needs_as_many_unseen_pictures_as_are_drawn(faces):
+    with pytest.raises(ValueError, match=r"choose a smaller --count"):
+        Faces(faces.images, 20, 21, ("haar",))
+    with pytest.raises(ValueError, match="4 or more"):
+        Faces(faces.images, 20, 3, ("haar",))
+    with pytest.raises(ValueError, match="no extractor vgg here"):
+        _ = Faces(faces.images, 20, 8, ("vgg",)).extractors
+
+
+def test_the_command_writes_json_table_and_plot_and_adds_rows(model, data, tmp_path):
+    out = tmp_path / "results.json"
+    done = command(model, data, "--out", out, "--samplers", "ddim,ddpm", "--eta", "0,1")
+    assert done.exit_code == 0, done.output
+    first = json.loads(out.read_text())
+    assert len(first["rows"]) == 3
+    assert (first["count"], first["reference"], first["held_out"]) == (8, 40, 20)
+    assert (tmp_path / "results.png").stat().st_size > 5000
+    table = (tmp_path / "results.md").read_text()
+    for said in ("8 pictures per row", "haar features", "real, unseen", "DDIM η 1", "DDPM small"):
+        assert said in table
+    done = command(model, data, "--out", out, "--samplers", "dpmpp_2m")
+    assert done.exit_code == 0, done.output
+    second = json.loads(out.read_text())
+    assert len(second["rows"]) == 4
+    assert {key: second["rows"][key] for key in first["rows"]} == first["rows"]
+
+
+def test_what_was_asked_and_what_was_got_stand_side_by_side(model, data, reader, tmp_path):
+    out = tmp_path / "results.json"
+    labels = data.parent / "labels.csv"
+    more = ("--labels", labels, "--reader", reader, "--guidance", "0,2")
+    done = command(model, data, "--out", out, *more)
+    assert done.exit_code == 0, done.output
+    results = json.loads(out.read_text())
+    at_random, guided = results["rows"].values()
+    assert "fidelity" not in at_random
+    assert guided["fidelity"].keys() == {"colour", "spot"}
+    assert guided["palette"].keys() == {"colour"}
+    assert results["floor"]["palette"] == {"colour": 1.0}
+    assert results["chance"]["colour"] > 0.4
+    assert "By chance: colour" in (tmp_path / "results.md").read_text()
+
+
+def test_the_guidance_table_has_every_strength_in_three_ways(model, data, reader, tmp_path):
+    out = tmp_path / "guidance.json"
+    options = {
+        "--model": model,
+        "--data": data,
+        "--labels": data.parent / "labels.csv",
+        "--reader": reader,
+        "--count": 4,
+        "--features": "haar",
+        "--ddpm-steps": 3,
+        "--ddim-steps": 2,
+        "--out": out,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    done = CliRunner().invoke(app, ["guidance", *words])
+    assert done.exit_code == 0, done.output
+    rows = list(json.loads(out.read_text())["rows"].values())
+    for sampler in ("ddim", "ddpm"):
+        mine = [row for row in rows if row["sampler"] == sampler]
+        assert {row["guidance"] for row in mine} == {0, 1, 2, 3, 5}
+        assert sum(not row["rederive"] for row in mine) == 3
+        assert sum(row["interval"] != [0, 1] for row in mine) == 3
+    table = out.with_suffix(".md").read_text()
+    assert "raw eps" in table
+    assert "t/T" in table
+
+
+def test_several_models_stand_in_one_table(model, data, tmp_path):
+    other = DiffusionModel.from_pretrained(model)
+    with torch.no_grad():
+        other.network.stem.weight.mul_(0.5)
+    second = other.save_pretrained(tmp_path / "second")
+    out = tmp_path / "two.json"
+    done = command(model, data, "--model", second, "--out", out)
+    assert done.exit_code == 0, done.output
+    results = json.loads(out.read_text())
+    assert results["models"].keys() == {str(model), str(second)}
+    assert f"| {second} |" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--out a.txt", "end --out in .json"),
+        ("--out a.json --steps 101", "101 steps asked of a 100-step schedule"),
+        ("--out a.json --steps few", "--steps 'few' are no numbers"),
+        ("--out a.json --guidance 2", "add --labels"),
+        ("--out a.json --guidance 99", "guidance 99; choose 0 to 20"),
+        ("--out a.json --precision int8", "unknown precision 'int8'"),
+        ("--out a.json --features vgg", "no extractor vgg here"),
+        ("--out a.json --count 21", "choose a smaller --count"),
+        ("--out other.json", "holds no results of this version"),
+    ],
+)
+def test_bad_input_is_one_sentence(model, data, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    Path("other.json").write_text("{}")
+    done = command(model, data, *options.split())
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert sum(line.endswith(".") for line in done.stderr.splitlines()) == 1
+    assert not Path("a.json").exists()
+
+
+def test_results_measured_otherwise_are_not_mixed(model, data, tmp_path):
+    out = tmp_path / "results.json"
+    assert command(model, data, "--out", out).exit_code == 0
+    before = out.read_text()
+    done = command(model, data, "--out", out, "--count", 9)
+    assert done.exit_code == 1
+    assert "was measured with count 8, not 9; choose another --out" in done.stderr
+    assert out.read_text() == before
+
+
+def test_evaluation_is_imported_only_when_asked_for():
+    code = "import diffusion, sys; sys.exit('diffusion.evaluation' in sys.modules)"
+    import subprocess
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,98 @@
+"""Runs that learn labels, from the command line to the model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from diffusion import DiffusionModel
+from diffusion.cli import app
+from diffusion.runs import PREVIEW_SEEDS, Run, preview_labels
+
+
+@pytest.fixture(scope="module")
+def labels(pictures, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    rows = [f"face{i:02d},{'red' if i % 2 else 'blue'},{i % 3}" for i in range(12)]
+    path.write_text("name,colour,size\n" + "\n".join(rows))
+    return path
+
+
+def train(*options: object):
+    words = ["train", "--size", 16, "--widths", "16,32", "--batch", 4, "--threads", 1, *options]
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+def test_a_run_with_labels_makes_a_model_that_can_be_asked(pictures, labels, tmp_path):
+    folder = tmp_path / "run"
+    more = ("--more-ema", 0.5, "--more-ema", 0.9)
+    done = train("--data", pictures, "--labels", labels, "--images", 16, "--out", folder, *more)
+    assert done.exit_code == 0, done.output
+    model = DiffusionModel.from_pretrained(folder / "model")
+    assert dict(model.labels) == {"colour": ["blue", "red"], "size": ["0", "1", "2"]}
+    assert model.network.config.labels == (2, 3)
+    assert "labels_file" not in model.training
+    for decay in (0.5, 0.9):
+        average = DiffusionModel.from_pretrained(folder / f"model@{decay}")
+        assert average.training["ema"] == decay
+    out = tmp_path / "a.npz"
+    options = ["--model", folder / "model", "--label", "colour=red", "--guidance", 2, "--steps", 2]
+    done = CliRunner().invoke(app, ["sample", *map(str, options), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+
+
+def test_attributes_choose_what_is_learned_and_a_resumed_run_remembers(pictures, labels, tmp_path):
+    run = Run(tmp_path / "run")
+    options = ("--labels", labels, "--attributes", "size", "--images", 8)
+    done = train("--data", pictures, *options, "--out", run.folder)
+    assert done.exit_code == 0, done.output
+    _, config = run.config()
+    assert config.labels == {"size": ("0", "1", "2")}
+    done = train("--resume", "--out", run.folder)
+    assert done.exit_code == 0, done.output
+
+
+def test_labels_that_changed_since_the_run_began_are_refused(pictures, labels, tmp_path):
+    own = tmp_path / "labels.csv"
+    own.write_text(labels.read_text())
+    folder = tmp_path / "run"
+    done = train("--data", pictures, "--labels", own, "--images", 8, "--out", folder)
+    assert done.exit_code == 0, done.output
+    own.write_text(labels.read_text().replace("red", "green"))
+    done = train("--resume", "--out", folder)
+    assert done.exit_code == 1
+    assert "the labels are not those that the run began with; start a new run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--labels nowhere.csv", "nowhere.csv cannot be read"),
+        ("--attributes size", "add --labels FILE.csv"),
+        ("--widths narrow", "widths 'narrow' are no numbers"),
+        ("--more-ema 0.999", "two averages with the same decay"),
+    ],
+)
+def test_bad_labels_start_no_run(pictures, tmp_path, options, said):
+    out = tmp_path / "run"
+    done = train("--data", pictures, "--images", 8, "--out", out, *options.split())
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert not out.exists()
+
+
+def test_previews_draw_at_random_and_to_order(tiny):
+    from stand_ins import randomised
+
+    from diffusion import Schedule, UNetConfig
+
+    network = randomised(UNetConfig(size=16, widths=(16, 32), labels=(11, 2)))
+    names = {"skin": tuple(map(str, range(11))), "glasses": ("no", "yes")}
+    rows = preview_labels(DiffusionModel(network, Schedule.cosine(), labels=names))
+    assert rows.shape == (len(PREVIEW_SEEDS), 2)
+    assert (rows[:8] == -1).all()
+    assert rows[8:, 0].tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert np.bincount(rows[8:, 1]).tolist() == [4, 4]
