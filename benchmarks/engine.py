@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import statistics
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.clocks import Clock, clock
 from demo import backend, messages
 from demo.backend import follow
 from demo.recorded import MODEL
-from demo.settings import Comparison
 from diffusion import DiffusionModel, Noise, compiled, sample
 from diffusion.backends import accelerated
 from diffusion.batching import measure
@@ -39,13 +38,10 @@ from diffusion.walks import Request
 
 def main(device: str = "auto", backend: str = "auto", rounds: int = 7, busy: bool = False) -> None:
     """Print one table: what is measured, the ratio, and the goal."""
-    if busy:
-        compiled.THREADS = 1
-        torch.set_num_threads(1)
+    seconds = clock(busy)
     model = DiffusionModel.from_pretrained(MODEL, pick_device(device))
     model = accelerated(model, backend)
-    clock = time.process_time if busy else time.perf_counter
-    bench = Bench(model, apart(measure, model), rounds, clock)
+    bench = Bench(model, apart(measure, model), rounds, seconds)
     where = f"{model.device.type}, {compiled.THREADS} threads, {model.backend}"
     print(f"{where}; {bench.capacity}\n")
     ddim, ddpm = Recipe("ddim", 50), Recipe("ddpm", 50)
@@ -71,7 +67,7 @@ class Bench:
     model: DiffusionModel
     capacity: Capacity
     rounds: int
-    clock: Callable[[], float] = time.perf_counter
+    clock: Clock
 
     def loop(self, recipe: Recipe) -> float:
         """`draw` against the network alone."""
@@ -89,7 +85,7 @@ class Bench:
         requests = [_request(recipe) for recipe in recipes]
 
         def watching() -> None:
-            asyncio.run(self._watched(requests, Comparison(0, 4, recipes)))
+            asyncio.run(self._watched(requests))
 
         pace, backend.INTERVAL = backend.INTERVAL, 0.0  # the time of computing, not of looking
         try:
@@ -149,7 +145,7 @@ class Bench:
         with self._engine() as engine:
             return _draw(engine, *visitors)
 
-    async def _watched(self, requests: list[Request], comparison: Comparison) -> None:
+    async def _watched(self, requests: list[Request]) -> None:
         schedule, before = self.model.schedule, None
         with self._engine() as engine, engine.submit(requests) as showing:
             async for tick in follow(showing.films):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 import typer
 
 from benchmarks import peers
+from benchmarks.clocks import Clock, clock
 from benchmarks.peers import Run
 from demo.recorded import MODEL
 from diffusion import DiffusionModel, compiled
@@ -26,8 +27,6 @@ from diffusion.backends import accelerated, ways
 from diffusion.device import apart, pick_device, training_precision
 from diffusion.recipe import Recipe, draw
 from diffusion.unet import gflop
-
-Clock = Callable[[], float]
 
 SEEDS = 64  # whose pictures are compared between number formats
 
@@ -63,15 +62,12 @@ def _print(
     pictures: bool,
     busy: bool,
 ) -> None:
-    clock = time.perf_counter
-    if busy:
-        compiled.THREADS, clock = 1, time.process_time
-        torch.set_num_threads(1)
+    seconds = clock(busy)
     model = DiffusionModel.from_pretrained(MODEL, device)
     if device.type == "cpu" and compiled.version():
         compiled.convert(model.network)
     default = accelerated(model)
-    ceiling = convolution_ceiling(device, clock)
+    ceiling = convolution_ceiling(device, seconds)
     print(
         f"{device.type}, {compiled.THREADS} threads, torch {torch.__version__}, "
         f"default backend {default.backend}; a large convolution runs at {ceiling:.0f} GFLOP/s\n"
@@ -79,7 +75,7 @@ def _print(
     contestants = list(_ours(model, default))
     contestants += _peers(model) if peers_too and device.type == "cpu" else []
     for images in sizes:
-        _table(contestants, images, rounds, ceiling, clock)
+        _table(contestants, images, rounds, ceiling, seconds)
     if pictures:
         _pictures(model)
 
@@ -140,9 +136,9 @@ def _bare(model: DiffusionModel) -> Run:
 
 
 def _table(
-    contestants: list[Contestant], images: int, rounds: int, ceiling: float, clock: Clock
+    contestants: list[Contestant], images: int, rounds: int, ceiling: float, now: Clock
 ) -> None:
-    seconds = measured([lambda c=c: c.run(images, c.steps) for c in contestants], rounds, clock)
+    seconds = measured([lambda c=c: c.run(images, c.steps) for c in contestants], rounds, now)
     print(f"batch {images:<38} GFLOP  ms per step  times ours  share of ceiling")
     steps = [np.array(tries) / c.steps for c, tries in zip(contestants, seconds, strict=True)]
     for contestant, tries in zip(contestants, steps, strict=True):
@@ -158,22 +154,22 @@ def _table(
 
 
 def measured(
-    works: list[Callable[[], object]], rounds: int, clock: Clock = time.perf_counter
+    works: list[Callable[[], object]], rounds: int, now: Clock = time.perf_counter
 ) -> list[list[float]]:
     """Seconds of each piece of work in every round, one after the other; a first one is apart."""
     seconds: list[list[float]] = [[] for _ in works]
     for number in range(1 + rounds):
         for work, tries in zip(works, seconds, strict=True):
             compiled.compute_with_torch()  # whoever came before may have left it one thread
-            start = clock()
+            start = now()
             work()
             if number:
-                tries.append(clock() - start)
+                tries.append(now() - start)
     return seconds
 
 
 @torch.no_grad()
-def convolution_ceiling(device: torch.device, clock: Clock = time.perf_counter) -> float:
+def convolution_ceiling(device: torch.device, now: Clock = time.perf_counter) -> float:
     """GFLOP/s of a large 3×3 convolution in the best number format: what torch can reach here."""
     dtype = torch.bfloat16 if device.type != "mps" else torch.float16
     if device.type == "cpu":
@@ -186,7 +182,7 @@ def convolution_ceiling(device: torch.device, clock: Clock = time.perf_counter) 
     def work() -> None:
         F.conv2d(x, w, padding=1)[0, 0, 0, 0].item()
 
-    return 2e-9 * 9 * width * width * size * size * images / min(measured([work], 20, clock)[0])
+    return 2e-9 * 9 * width * width * size * size * images / min(measured([work], 20, now)[0])
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """What an image costs, as a picture: `python -m benchmarks.scaling` draws docs/scaling.png.
 
 Three curves: against the images of one batch, against the steps S, and against the visitors who
-press Run at the same moment (the engine, four faces of DDIM-20 each, all seeds different).
+press Run at the same moment (the engine, four faces of DDIM-20 each, all seeds different). On a
+machine that does other things too, `--busy` computes with one thread and counts CPU seconds.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import typer
 
+from benchmarks.clocks import Clock, clock
 from demo.recorded import MODEL
-from diffusion import DiffusionModel
+from diffusion import DiffusionModel, compiled
 from diffusion.backends import accelerated
 from diffusion.batching import measure
 from diffusion.device import apart, pick_device
@@ -31,41 +33,48 @@ FACES = 4  # of a visitor, and of a run of some steps
 SHORT = 5  # steps of a run of some images: all cost the same
 
 
-def main(out: Path = Path("docs/scaling.png"), device: str = "auto", rounds: int = 3) -> None:
+def main(
+    out: Path = Path("docs/scaling.png"), device: str = "auto", rounds: int = 3, busy: bool = False
+) -> None:
     """Measure, print and draw."""
+    now = clock(busy)
     model = accelerated(DiffusionModel.from_pretrained(MODEL, pick_device(device)))
     curves = {
-        "images in one batch": ("ms per image and step", apart(_batches, model, rounds)),
-        f"steps S, batch of {FACES}": ("ms per image", apart(_steps, model, rounds)),
-        "visitors at once, DDIM-20, 4 faces": ("ms per image", _visitors(model, rounds)),
+        "images in one batch": ("ms per image and step", apart(_batches, model, rounds, now)),
+        f"steps S, batch of {FACES}": ("ms per image", apart(_steps, model, rounds, now)),
+        "visitors at once, DDIM-20, 4 faces": ("ms per image", _visitors(model, rounds, now)),
     }
     for name, (unit, costs) in curves.items():
         print(f"{name} ({unit}):", ", ".join(f"{n}: {cost:.1f}" for n, cost in costs.items()))
-    _plot(curves, f"{model.device.type}, {model.backend}", out)
+    threads = f"{compiled.THREADS} thread" + "s" * (compiled.THREADS > 1)
+    where = threads if model.device.type == "cpu" else model.device.type
+    _plot(curves, f"{where}, {model.backend}", out)
 
 
-def _batches(model: DiffusionModel, rounds: int) -> dict[int, float]:
+def _batches(model: DiffusionModel, rounds: int, now: Clock) -> dict[int, float]:
     def once(images: int) -> float:
         recipe = Recipe("ddim", SHORT)
-        return _seconds(lambda: draw(model, range(images), recipe, images)) / images / SHORT
+        return _seconds(lambda: draw(model, range(images), recipe, images), now) / images / SHORT
 
     return _medians(once, BATCHES, rounds)
 
 
-def _steps(model: DiffusionModel, rounds: int) -> dict[int, float]:
+def _steps(model: DiffusionModel, rounds: int, now: Clock) -> dict[int, float]:
     def once(steps: int) -> float:
-        return _seconds(lambda: draw(model, range(FACES), Recipe("ddim", steps), FACES)) / FACES
+        return (
+            _seconds(lambda: draw(model, range(FACES), Recipe("ddim", steps), FACES), now) / FACES
+        )
 
     return _medians(once, STEPS, rounds)
 
 
-def _visitors(model: DiffusionModel, rounds: int) -> dict[int, float]:
+def _visitors(model: DiffusionModel, rounds: int, now: Clock) -> dict[int, float]:
     models = Residents(model.device)
     models.keep("m", model)
     engine = Engine(models, apart(measure, model), finished=0)  # every run is computed
 
     def once(visitors: int) -> float:
-        return _seconds(lambda: _everybody(engine, visitors)) / visitors / FACES
+        return _seconds(lambda: _everybody(engine, visitors), now) / visitors / FACES
 
     try:
         return _medians(once, VISITORS, rounds)
@@ -96,10 +105,10 @@ def _medians(once: Callable[[int], float], sizes: tuple[int, ...], rounds: int) 
     }
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _seconds(work: Callable[[], object], now: Clock) -> float:
+    start = now()
     work()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def _plot(curves: dict, machine: str, out: Path) -> None:
