@@ -7,6 +7,7 @@ weights that do not change any more.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -104,15 +105,16 @@ def fastest(model: DiffusionModel) -> str:
         return names[-1]  # on a GPU half the bytes are always faster
     if len(names) == 1:
         return names[0]
-    file = cache_dir("backends") / f"{_machine(model, names)}.json"
+    name = f"{_machine(model, names)}.json"
     try:
-        remembered = json.loads(file.read_text())["fastest"]
+        remembered = json.loads((cache_dir("backends") / name).read_text())["fastest"]
     except (OSError, ValueError, KeyError, TypeError):
         remembered = None
     if remembered not in names:
         seconds = trial(model, names)
         remembered = min(seconds, key=seconds.get)
-        write_json(file, {"fastest": remembered, "seconds": seconds})
+        with contextlib.suppress(OSError):  # no room for a cache: the next start measures again
+            write_json(cache_dir("backends") / name, {"fastest": remembered, "seconds": seconds})
     return remembered
 
 

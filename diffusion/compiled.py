@@ -41,7 +41,10 @@ def version() -> str | None:
 
 def ready(network: UNet) -> bool:
     """Whether OpenVINO is here and these very weights were converted before."""
-    return version() is not None and _file(network).is_file()
+    try:
+        return version() is not None and _file(network).is_file()
+    except OSError:  # no room for a cache
+        return False
 
 
 def convert(network: UNet) -> Path:

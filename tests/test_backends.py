@@ -245,3 +245,11 @@ def test_openvino_does_not_report_to_its_makers(model, cache):
         check=True,
     )
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_without_room_for_a_cache_the_fastest_is_measured_each_time(model, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CARTOON_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(backends, "trial", lambda *_: {"float32": 1.0, "bfloat16": 2.0})
+    monkeypatch.setattr(backends, "training_precision", lambda device: torch.bfloat16)
+    assert accelerated(model).backend == "float32"
