@@ -201,7 +201,7 @@ def _machine(model: DiffusionModel, names: list[str]) -> str:
     """Changes with whatever may change which way is fastest."""
     about = [
         _processor(),
-        torch.get_num_threads(),
+        compiled.THREADS,
         torch.__version__,
         compiled.version(),
         model.network.config.to_json(),
