@@ -27,6 +27,7 @@ from demo import wording
 from demo.backend import Begun, LocalBackend, Note, RunEnded, Tick, follow
 from demo.settings import Comparison
 from diffusion import DiffusionModel
+from diffusion.backends import accelerated
 from diffusion.device import pick_device
 from diffusion.film import Film, Place, Still, first_still, still
 from diffusion.noise import Noise
@@ -131,7 +132,8 @@ class ZeroGPUBackend:
     def _cpu(self) -> LocalBackend:
         with self._lock:
             if self._local is None:
-                self._local = LocalBackend(DiffusionModel.from_pretrained(self._model, "cpu"))
+                model = DiffusionModel.from_pretrained(self._model, "cpu")
+                self._local = LocalBackend(accelerated(model))
             return self._local
 
 

@@ -17,8 +17,8 @@ SETTINGS_KEY = "cartoon-diffusion"  # the PNG text chunk that says how a picture
 
 def to_uint8(x: Tensor) -> np.ndarray:
     """(B, C, H, W) in [-1, 1] to uint8 (B, H, W, C); what lies outside is clipped."""
-    pixels = ((x.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    pixels = x.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
+    return pixels.cpu().numpy().transpose(0, 2, 3, 1)
 
 
 def from_uint8(pixels: np.ndarray | Tensor) -> Tensor:
