@@ -87,8 +87,7 @@ function pill(going) {
 function watch_(run) {
   watched = run;
   shown = null;
-  following = true;
-  pause();
+  pause(true);
   if (run) sessionStorage.setItem("cartoon-run", run);
   else sessionStorage.removeItem("cartoon-run");
   if (known) known.run = null;
