@@ -243,7 +243,8 @@ class Desk:
             options = ["--from", str(MODEL)]
         else:
             preset = _one_of("Network", wish.get("network", "tiny"), ("tiny", "small"))
-            size = _one_of("Size", _number(wish.get("size", 32)), SIZES)
+            given = wish.get("size", 32)
+            size = _number(given) if _number(given) in SIZES else _one_of("Size", given, SIZES)
             settings |= {**PRESETS[preset], "size": int(size)}
             options = ["--preset", preset, "--size", str(int(size))]
         if batch:
