@@ -57,9 +57,13 @@ def accelerated(model: DiffusionModel, backend: str = "auto") -> DiffusionModel:
 
 
 def _accelerated(model: DiffusionModel, backend: str) -> DiffusionModel:
-    if backend == "auto":
-        backend = fastest(model)
-    return replace(model, compute=_way(model, backend), backend=backend)
+    if backend != "auto":
+        return replace(model, compute=_way(model, backend), backend=backend)
+    try:
+        return _accelerated(model, fastest(model))
+    except Exception:
+        log.warning("the fastest backend cannot be used; torch computes", exc_info=True)
+        return _accelerated(model, [name for name in ways(model) if name != "openvino"][-1])
 
 
 def prepare(model: DiffusionModel, done: Callable[[DiffusionModel], None]) -> None:

@@ -253,3 +253,12 @@ def test_without_room_for_a_cache_the_fastest_is_measured_each_time(model, tmp_p
     monkeypatch.setattr(backends, "trial", lambda *_: {"float32": 1.0, "bfloat16": 2.0})
     monkeypatch.setattr(backends, "training_precision", lambda device: torch.bfloat16)
     assert accelerated(model).backend == "float32"
+
+
+@needs_openvino
+def test_a_damaged_conversion_leaves_torch_alone(model, cache, monkeypatch, caplog):
+    compiled.convert(model.network).write_text("damaged")
+    monkeypatch.setattr(backends, "fastest", lambda model: "openvino")
+    with caplog.at_level(logging.WARNING):
+        assert accelerated(model).backend != "openvino"
+    assert "torch computes" in caplog.text
