@@ -262,3 +262,24 @@ def test_a_damaged_conversion_leaves_torch_alone(model, cache, monkeypatch, capl
     with caplog.at_level(logging.WARNING):
         assert accelerated(model).backend != "openvino"
     assert "torch computes" in caplog.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="counts page faults as Linux does")
+def test_memory_that_is_kept_is_not_asked_for_again():
+    script = (
+        "import resource, torch\n"
+        "from diffusion.device import keep_memory\n"
+        "keep_memory()\n"
+        "def faults():\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def step():\n"
+        "    [torch.ones(2**20) for _ in range(4)]\n"
+        "step()\n"
+        "before = faults()\n"
+        "for _ in range(10): step()\n"
+        "print(faults() - before)"
+    )
+    command = [sys.executable, "-c", script]
+    home = SHIPPED.parents[1]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100  # of some 40,000 pages
