@@ -54,7 +54,7 @@ def keep_memory() -> None:
     """Have this process keep the memory that it frees, for its next step; for programs' starts.
 
     A network frees and asks for the same megabytes at every step. glibc hands them back to the
-    system each time, and getting them again costs a fault for every page: some 3 % of sampling.
+    system each time, and getting them again costs a fault for every page.
     Elsewhere than on Linux with glibc nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
