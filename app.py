@@ -8,7 +8,7 @@ if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # has to come before torch
 
 from demo.backend import Backend, LocalBackend
-from demo.page import build, launch_options
+from demo.page import build, launch_options, open_trainings
 from demo.recorded import MODEL
 from diffusion import DiffusionModel, ModelError
 from diffusion.backends import BACKENDS, accelerated
@@ -29,8 +29,10 @@ def main() -> None:
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
+    trainings = open_trainings()
+    print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
-        build(backend).launch(
+        build(backend, trainings).launch(
             server_name=options.host, server_port=options.port, **launch_options()
         )
     finally:

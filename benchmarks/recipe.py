@@ -16,12 +16,14 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from PIL import Image
 
 from diffusion.cli.evaluate import subject_of
 from diffusion.data import load_images
 from diffusion.device import pick_device
 from diffusion.evaluation import Faces, Setting, drawn
 from diffusion.files import replacing
+from diffusion.pictures import save_png, sheet
 from diffusion.recipe import Recipe
 from diffusion.results import read
 from diffusion.runs import Run
@@ -34,10 +36,11 @@ WAYS = {
     "dual-linear": ["--prediction", "dual", "--schedule", "linear"],
     "x0-cosine": ["--prediction", "x0"],
 }
-EMAS = {"dual-cosine": [0.99]}  # whose further averages are measured too
+EMAS: dict[str, list[float]] = {}  # further averages to measure, by way
 COMMON = ["--ema", "0.998", "--more-ema", "0.99", "--more-ema", "0.9995"]
 ATTRIBUTES = "skin,hair_color,glasses,facial_hair,long_hair"
 STEPS = 50
+SHOWN = 16  # pictures of each model
 TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 
@@ -66,20 +69,19 @@ def main(
     with replacing(page) as temporary:
         temporary.write_text(TABLE.sub(lambda _: f"{text}\n", page.read_text()))
     shutil.copyfile(results, page.with_suffix(".json"))
+    save_png(page.with_suffix(".png"), pictures(results, data), {"rows": "as in the table"})
     print(text)
 
 
 def table(out: Path, data: Path) -> str:
     """One line for every model that was measured, the best distance first."""
     results = read(out)
-    first, *_ = results["extractors"]
-    rows = sorted(results["rows"].values(), key=lambda row: row["distances"][first]["frechet"])
     lines = [
         "| predicts | schedule | weight | average | images | minutes | FD | KID ×1000 | W-FD | "
         "precision | recall | copies | off white |",
         f"| --- | --- | --- | ---: | {'---: | ' * 9}".rstrip(),
     ]
-    for row in rows:
+    for row in _ranked(results):
         about = results["models"][row["model"]]
         training = about["training"]
         weight = f"min-SNR {training['min_snr']:g}" if training["min_snr"] else "1"
@@ -93,6 +95,20 @@ def table(out: Path, data: Path) -> str:
     return "\n".join(lines)
 
 
+def pictures(out: Path, data: Path) -> Image.Image:
+    """The first pictures of every model, a row each in the table's order, real ones last."""
+    results = read(out)
+    rows = [_drawn(row, results, data)[:SHOWN] for row in _ranked(results)]
+    faces = _faces(results, data)
+    rows.append(faces.images.pixels[faces.unseen[:SHOWN]])
+    return sheet(np.concatenate(rows), columns=SHOWN)
+
+
+def _ranked(results: dict) -> list[dict]:
+    first, *_ = results["extractors"]
+    return sorted(results["rows"].values(), key=lambda row: row["distances"][first]["frechet"])
+
+
 def _distances(row: dict, results: dict) -> str:
     first, *_ = results["extractors"]
     values = row["distances"][first]
@@ -104,10 +120,14 @@ def _distances(row: dict, results: dict) -> str:
 
 
 def _off_white(row: dict, results: dict, data: Path) -> float:
+    return _edge(_drawn(row, results, data))
+
+
+def _drawn(row: dict, results: dict, data: Path) -> np.ndarray:
+    """The pictures that a row was measured on."""
     subject = subject_of(row["model"], pick_device("cpu"), results["machine"].split(", ")[1])
     setting = Setting(Recipe("ddim", STEPS))
-    pixels, _ = drawn(subject, setting, _faces(results, data), results["seed"])
-    return _edge(pixels)
+    return drawn(subject, setting, _faces(results, data), results["seed"])[0]
 
 
 def _floor_off_white(results: dict, data: Path) -> float:

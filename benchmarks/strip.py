@@ -14,6 +14,8 @@ import json
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.estimate import FILE, Speeds, images_in
+from demo.estimate import FILE, images_in
 from demo.trainings import CHECKPOINT_SECONDS, PREVIEW_SECONDS
 from diffusion import DiffusionModel
 from diffusion.cartoons import COUNT, FIRST, STYLES, face
@@ -64,7 +66,9 @@ def main(
     """Print a line for each mark, and write the strip."""
     minutes = [float(mark) for mark in marks.split(",")]
     options = ("--from", start) if start else ("--preset", preset, "--size", str(size))
-    speed = Speeds(nice=0).get(options)
+    command = [sys.executable, "-m", "diffusion", "probe", *options]
+    probed = subprocess.run(command, capture_output=True, text=True, check=True)
+    speed = json.loads(probed.stdout)["images_per_second"]
     config = _config(size, preset, start, images_in(minutes[-1], speed))
     print(f"{speed:.0f} images/s in a probe: {config.images:,} images in {minutes[-1]:g} minutes")
     run = Run(Path("out") / f"strip-{style}-{config.size}")

@@ -12,6 +12,7 @@ from demo import compare, tabs, train, wording
 from demo.backend import Backend
 from demo.theme import theme
 from demo.trainings import Trainings
+from diffusion.cache import cache_dir
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("page.css", "stage.css", "tabs.css", "train.css")
@@ -25,7 +26,7 @@ UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent 
 
 def build(backend: Backend, trainings: Trainings | None = None) -> gr.Blocks:
     """The page as Gradio Blocks; launch it with `launch_options()`."""
-    trainings = trainings or Trainings(RUNS)
+    trainings = trainings or open_trainings()
     kept = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
     with gr.Blocks(title=wording.TITLE, analytics_enabled=False, delete_cache=kept) as page:
         tabs.create(SCREENS)
@@ -36,6 +37,14 @@ def build(backend: Backend, trainings: Trainings | None = None) -> gr.Blocks:
         with gr.Column(elem_id="train", elem_classes="screen"):
             train.create(trainings)
     return page.queue(max_size=compare.WAITING)
+
+
+def open_trainings() -> Trainings:
+    """The trainings of this machine, where its folder can be written; else those of its cache."""
+    try:
+        return Trainings(RUNS)
+    except OSError:
+        return Trainings(cache_dir("runs"))
 
 
 def launch_options() -> dict[str, Any]:

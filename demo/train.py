@@ -24,7 +24,7 @@ from demo import wording_train as wording
 from demo.estimate import Speeds, images_in, images_needed, milestone
 from demo.recorded import MODEL
 from demo.trainings import NICE, Refused, Trainings, about, seconds_left
-from demo.uploads import SIZE, UploadError
+from demo.uploads import MOST, SIZE, UploadError
 from diffusion.cartoons import FIRST, STYLES, face, source
 from diffusion.data import DataError
 from diffusion.device import pick_device, training_precision
@@ -465,6 +465,8 @@ def _html(trainings: Trainings) -> str:
         ),
         minute_choices="".join(_choice("minutes", str(m), str(m)) for m in minutes),
         banner=banner,
+        most=MOST,
+        too_many=wording.too_many(MOST),
     )
 
 

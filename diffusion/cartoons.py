@@ -137,6 +137,7 @@ class Drawing:
         self.folder.mkdir(exist_ok=True)
         self.shape = (COUNT, size, size, 3)
         self._pixels = np.empty((0, size, size, 3), np.uint8)  # what is mapped
+        self._child: subprocess.Popen | None = None
 
     @property
     def nbytes(self) -> int:
@@ -169,10 +170,11 @@ class Drawing:
                     since = time.monotonic()
 
     def _have_drawn(self) -> None:
+        if self._child and self._child.poll() is None:
+            return
         # In a process of its own: drawing would hold up the training's thread.
         command = [sys.executable, "-m", "diffusion.cartoons", self.style, str(self.size)]
-        child = subprocess.Popen(command, cwd=Path(__file__).parents[1])
-        _children.append(child)
+        self._child = subprocess.Popen(command, cwd=Path(__file__).parents[1])
 
     def __len__(self) -> int:
         return COUNT
@@ -187,9 +189,6 @@ class Drawing:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self[:], dtype=dtype)
-
-
-_children: list[subprocess.Popen] = []  # held, so that they are not reported as lost
 
 
 def draw_into(folder: Path, style: str, size: int, count: int = COUNT) -> None:

@@ -366,7 +366,9 @@ find(".files").addEventListener("change", async (event) => {
 async function send(files) {
   const words = find(".taken");
   const template = find(".estimate .words").dataset.uploading;
-  words.classList.remove("problem");
+  const tooMany = files.length > Number(words.dataset.most);
+  words.classList.toggle("problem", tooMany);
+  if (tooMany) return (words.textContent = words.dataset.tooMany);
   const sent = new Array(files.length);
   let next = 0;
   const one = async () => {
