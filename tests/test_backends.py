@@ -125,6 +125,14 @@ def test_the_fastest_way_is_measured_once_and_remembered(model, cache, monkeypat
     assert fastest(model) == "float32"
 
 
+@pytest.mark.parametrize(("seconds", "chosen"), [(1.2, "openvino"), (1.4, "bfloat16")])
+def test_a_near_tie_is_openvinos(model, cache, monkeypatch, seconds, chosen):
+    measured = {"float32": 2.0, "bfloat16": 1.0, "openvino": seconds}
+    monkeypatch.setattr(backends, "ways", lambda model: list(measured))
+    monkeypatch.setattr(backends, "trial", lambda *_: measured)
+    assert fastest(model) == chosen
+
+
 def test_a_trial_times_every_way(model):
     seconds = backends.trial(model, ["float32", "bfloat16"], rounds=1)
     assert set(seconds) == {"float32", "bfloat16"}
