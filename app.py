@@ -8,10 +8,11 @@ if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # has to come before torch
 
 from demo.backend import Backend, LocalBackend
-from demo.page import build, launch_options
+from demo.page import build, launch_options, open_trainings
 from demo.recorded import MODEL
 from diffusion import DiffusionModel, ModelError
-from diffusion.device import DEVICES, pick_device
+from diffusion.backends import BACKENDS, accelerated
+from diffusion.device import DEVICES, keep_memory, pick_device
 
 
 def main() -> None:
@@ -20,14 +21,18 @@ def main() -> None:
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 7860)")
     parser.add_argument("--device", default="auto", choices=DEVICES)
+    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="how the CPU computes")
     parser.add_argument("--model", default=MODEL, help="a model folder or a Hub name")
     options = parser.parse_args()
+    keep_memory()
     try:
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
+    trainings = open_trainings()
+    print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
-        build(backend).launch(
+        build(backend, trainings).launch(
             server_name=options.host, server_port=options.port, **launch_options()
         )
     finally:
@@ -40,7 +45,11 @@ def choose_backend(options: argparse.Namespace) -> Backend:
         from demo.zerogpu import ZeroGPUBackend
 
         return ZeroGPUBackend(options.model)
-    return LocalBackend(DiffusionModel.from_pretrained(options.model, pick_device(options.device)))
+    model = DiffusionModel.from_pretrained(options.model, pick_device(options.device))
+    local = LocalBackend(accelerated(model, options.backend))
+    if options.backend == "auto":
+        local.improve()
+    return local
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What the engine costs, and what it gives: `python -m benchmarks.engine`.
 
 Everything is measured in turns within one run, and told as the median of the ratios: a noisy
-machine disturbs both sides of a ratio alike.
+machine disturbs both sides of a ratio alike. On one that does other things too, `--busy` computes
+with one thread and counts CPU seconds, also those of noise drawn while the network computes.
 """
 
 from __future__ import annotations
@@ -10,9 +11,7 @@ import asyncio
 import contextlib
 import statistics
 import threading
-import time
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,11 +19,12 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.clocks import Clock, clock
 from demo import backend, messages
 from demo.backend import follow
 from demo.recorded import MODEL
-from demo.settings import Comparison
-from diffusion import DiffusionModel, Noise, sample
+from diffusion import DiffusionModel, Noise, compiled, sample
+from diffusion.backends import accelerated
 from diffusion.batching import measure
 from diffusion.device import apart, pick_device
 from diffusion.engine import Engine
@@ -36,11 +36,14 @@ from diffusion.slots import Capacity
 from diffusion.walks import Request
 
 
-def main(device: str = "auto", rounds: int = 7) -> None:
+def main(device: str = "auto", backend: str = "auto", rounds: int = 7, busy: bool = False) -> None:
     """Print one table: what is measured, the ratio, and the goal."""
+    seconds = clock(busy)
     model = DiffusionModel.from_pretrained(MODEL, pick_device(device))
-    bench = Bench(model, apart(measure, model), rounds)
-    print(f"{model.device.type}, {torch.get_num_threads()} threads; {bench.capacity}\n")
+    model = accelerated(model, backend)
+    bench = Bench(model, apart(measure, model), rounds, seconds)
+    where = f"{model.device.type}, {compiled.THREADS} threads, {model.backend}"
+    print(f"{where}; {bench.capacity}\n")
     ddim, ddpm = Recipe("ddim", 50), Recipe("ddpm", 50)
     for name, goal, work in (
         ("plain loop / bare network, DDIM-50, 4 faces", 1.03, lambda: bench.loop(ddim)),
@@ -64,6 +67,7 @@ class Bench:
     model: DiffusionModel
     capacity: Capacity
     rounds: int
+    clock: Clock
 
     def loop(self, recipe: Recipe) -> float:
         """`draw` against the network alone."""
@@ -81,7 +85,7 @@ class Bench:
         requests = [_request(recipe) for recipe in recipes]
 
         def watching() -> None:
-            asyncio.run(self._watched(requests, Comparison(0, 4, recipes)))
+            asyncio.run(self._watched(requests))
 
         pace, backend.INTERVAL = backend.INTERVAL, 0.0  # the time of computing, not of looking
         try:
@@ -100,23 +104,25 @@ class Bench:
         """A short request in a crowd of long ones against the same alone."""
         short = [_request(Recipe("ddim", 20), images=1)]
         with self._engine() as engine:
-            alone = [_seconds(partial(_draw, engine, short)) for _ in range(self.rounds)]
+            alone = [self._seconds(partial(_draw, engine, short)) for _ in range(self.rounds)]
             long = Recipe("ddpm", 1000)
             crowd = [engine.submit([_request(long, seed=100 * i)]) for i in range(1, 16)]
             _wait([showing.films[0] for showing in crowd], calls=4)
-            among = [_seconds(partial(_draw, engine, short)) for _ in range(self.rounds)]
+            among = [self._seconds(partial(_draw, engine, short)) for _ in range(self.rounds)]
         return statistics.median(among) / statistics.median(alone)
 
     def differences(self) -> list[tuple[str, np.ndarray]]:
         """Pictures of the engine against those of the plain loop: 64 seeds, DDIM-50."""
         visitors = [[_request(Recipe("ddim", 50), seed=4 * i)] for i in range(16)]
-        low = replace(self, model=replace(self.model, network=_bfloat16(self.model.network)))
+        exact, low = (
+            replace(self, model=accelerated(self.model, way)) for way in ("float32", "bfloat16")
+        )
         plain, plain_low = (
             np.concatenate([apart(_plain, bench.model, asked) for [asked] in visitors]).astype(int)
-            for bench in (self, low)
+            for bench in (exact, low)
         )
-        alone = np.concatenate([self._drawn(requests)[0] for requests in visitors])
-        together = np.concatenate(self._drawn(*visitors))
+        alone = np.concatenate([exact._drawn(requests)[0] for requests in visitors])
+        together = np.concatenate(exact._drawn(*visitors))
         together_low = np.concatenate(low._drawn(*visitors))
         return [
             ("fp32, alone, against the plain loop", np.abs(alone - plain)),
@@ -139,11 +145,11 @@ class Bench:
         with self._engine() as engine:
             return _draw(engine, *visitors)
 
-    async def _watched(self, requests: list[Request], comparison: Comparison) -> None:
+    async def _watched(self, requests: list[Request]) -> None:
         schedule, before = self.model.schedule, None
         with self._engine() as engine, engine.submit(requests) as showing:
             async for tick in follow(showing.films):
-                await asyncio.to_thread(messages.frame, "", 1, tick, before, comparison, schedule)
+                await asyncio.to_thread(messages.frame, "", 1, tick, before, "x", "", schedule)
                 before = tick
 
     @torch.no_grad()
@@ -152,13 +158,20 @@ class Bench:
         x = torch.zeros(4, *self.model.shape, device=self.model.device)
         for row in recipe.plan(self.model.schedule):
             t = torch.full((4,), float(row.t), device=x.device)
-            output = self.model.network(x, t)
+            output = self.model.compute(x, t)
         output[0, 0, 0, 0].item()
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        start = self.clock()
+        work()
+        return self.clock() - start
 
     def _ratio(self, ours: Callable[[], object], theirs: Callable[[], object]) -> float:
         """The median of ours / theirs, measured in turns."""
         ours(), theirs()
-        return statistics.median(_seconds(ours) / _seconds(theirs) for _ in range(self.rounds))
+        return statistics.median(
+            self._seconds(ours) / self._seconds(theirs) for _ in range(self.rounds)
+        )
 
 
 def _draw(engine: Engine, *visitors: list[Request]) -> list[np.ndarray]:
@@ -173,16 +186,15 @@ def _draw(engine: Engine, *visitors: list[Request]) -> list[np.ndarray]:
 
 def _wait(films: list[Film], calls: int | None = None) -> None:
     """Until every film has come so far; by default, to its end."""
-    changed = threading.Event()
+    came = threading.Event()
+
+    def there() -> bool:
+        return all(film.reached >= min(calls or film.calls, film.calls) for film in films)
+
     for film in films:
-        film.watch(changed.set)
-    while not all(film.reached >= min(calls or film.calls, film.calls) for film in films):
-        changed.wait()
-        changed.clear()
-
-
-def _bfloat16(network: torch.nn.Module) -> torch.nn.Module:
-    return deepcopy(network).bfloat16()
+        film.watch(lambda: there() and came.set())  # waking for every still would cost time
+    if not there():
+        came.wait()
 
 
 def _plain(model: DiffusionModel, request: Request) -> np.ndarray:
@@ -194,12 +206,6 @@ def _plain(model: DiffusionModel, request: Request) -> np.ndarray:
 
 def _request(recipe: Recipe, seed: int = 0, images: int = 4) -> Request:
     return Request("m", tuple(range(seed, seed + images)), recipe)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from diffusion import DiffusionModel
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SEEKS = 60
+FILMED = 99  # steps of the run that is saved as a film
 LONG = 1000  # steps of the run whose memory is measured
 MEGA = 1_000_000
 # Notes when each number of calls is painted, and how many bytes of pictures are kept.
@@ -92,6 +93,9 @@ def main(steps: int = 250, device: str = "cpu") -> None:
             print(f"{faces:>2} faces: {_watched(tab, steps, yields).words}")
             if faces == 4:
                 print(f"seek: {_seeks(tab)}")
+                _run(tab, FILMED)
+                for kind in ("mp4", "gif"):
+                    print(f"{kind} of {FILMED + 1} moments: {_saving(tab, kind):.1f} s")
                 _run(tab, LONG)
                 print(f"a finished run of {LONG} steps: {_memory(tab)}")
             tab.close()
@@ -165,6 +169,15 @@ def _seeks(tab: Page) -> str:
     times = [took for share in shares if (took := tab.evaluate(SEEK, share)) is not None]
     p50, p95 = np.percentile(times, (50, 95))
     return f"{p50:.0f} / {p95:.0f} ms (p50 / p95 of {len(times)})"
+
+
+def _saving(tab: Page, kind: str) -> float:
+    """Seconds from the click until the browser has the file."""
+    begun = time.perf_counter()
+    with tab.expect_download() as download:
+        tab.click(f".keep [data-kind={kind}]")
+    download.value.path()
+    return time.perf_counter() - begun
 
 
 def _memory(tab: Page) -> str:

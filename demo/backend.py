@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
+
 from demo.settings import Comparison
 from diffusion import DiffusionModel, Schedule
+from diffusion.backends import accelerated, prepare
 from diffusion.engine import Engine
 from diffusion.film import Film, Place, Still
 from diffusion.residents import Residents
@@ -70,6 +74,13 @@ class Backend(Protocol):
         """
         ...
 
+    def of(self, model: str) -> Backend:
+        """The same place, drawing with the model in another folder; "" is the shipped one.
+
+        May take a while, as the model may have to be loaded; raises ModelError.
+        """
+        ...
+
     def images_per_second(self) -> float | None:
         """How many images the network computes in a second; None until that is known."""
         ...
@@ -89,22 +100,43 @@ class LocalBackend:
     def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
         self.schedule, self.size, self.weights = model.schedule, model.shape[1], model.version
         self._device = model.device.type
-        models = Residents(model.device)
-        models.keep(MODEL, model)
-        self.engine = Engine(models, capacity)
+        self._loaded, self._models = model, Residents(model.device, load=_load)
+        self._models.keep(MODEL, model)
+        self._model = MODEL
+        self.engine = Engine(self._models, capacity)
         self.engine.start(MODEL)
+
+    def improve(self) -> None:
+        """Have a faster way to compute the network made ready; runs that begin then take it."""
+        prepare(self._loaded, self._switch)
+
+    def _switch(self, model: DiffusionModel) -> None:
+        self._loaded = model
+        self._models.keep(MODEL, model, version=model.backend)
+        self.engine.measure_again(MODEL)
 
     async def stream(
         self, comparison: Comparison, alone: str = ""
     ) -> AsyncIterator[Begun | Tick | Place]:
         """See Backend."""
         # On another thread: a model may have to be loaded first.
-        showing = await asyncio.to_thread(self.engine.submit, requests(comparison, MODEL, alone))
+        showing = await asyncio.to_thread(
+            self.engine.submit, requests(comparison, self._model, alone)
+        )
         with showing:
             yield Begun(showing.films)
             async with contextlib.aclosing(follow(showing.films)) as ticks:
                 async for tick in ticks:
                     yield tick
+
+    def of(self, model: str) -> LocalBackend:
+        """See Backend."""
+        if not model:
+            return self
+        about, other = self.engine.models.get(model).model, copy.copy(self)
+        other._model = model
+        other.schedule, other.size, other.weights = about.schedule, about.shape[1], about.version
+        return other
 
     def images_per_second(self) -> float | None:
         """See Backend."""
@@ -112,11 +144,15 @@ class LocalBackend:
 
     def describe(self) -> str:
         """See Backend."""
-        return f"this machine's {self._device}"
+        return f"this machine's {self._device} ({self._loaded.backend})"
 
     def close(self) -> None:
         """See Backend."""
         self.engine.close()
+
+
+def _load(name: str, device: torch.device | str) -> DiffusionModel:
+    return accelerated(DiffusionModel.from_pretrained(name, device))
 
 
 def requests(comparison: Comparison, model: str, alone: str = "") -> list[Request]:

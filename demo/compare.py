@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import settings, wording
+from demo import drawn_by, settings, wording
 from demo.backend import Backend
 from demo.service import Service
+from demo.trainings import Trainings
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -31,9 +33,11 @@ SCRIPTS = (
 RUNS_AT_ONCE, WAITING = 256, 64
 
 
-def create(backend: Backend, page: gr.Blocks) -> None:
+def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
-    service = Service(backend)
+    service = Service(backend, partial(drawn_by.folder, trainings))
+    model = drawn_by.box()
+    drawn_by.create(model, trainings)
     stage = _stage(service)
     with gr.Row(elem_id="controls"):
         with gr.Row(elem_id="action"):
@@ -69,9 +73,10 @@ def create(backend: Backend, page: gr.Blocks) -> None:
         "left_spacing": left_spacing,
         "right_sampler": right_sampler,
         "right_spacing": right_spacing,
+        "model": model,
     }
     fields = [boxes[name] for name in settings.DEFAULTS]
-    texts = [box for box in fields if isinstance(box, gr.Textbox)]
+    texts = [box for box in fields if isinstance(box, gr.Textbox) and box is not model]
 
     async def run(*values: Any) -> AsyncIterator[dict[str, Any]]:
         async for message in service.run(dict(zip(settings.DEFAULTS, values, strict=True))):

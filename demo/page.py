@@ -8,24 +8,43 @@ from typing import Any
 
 import gradio as gr
 
-from demo import compare, wording
+from demo import compare, tabs, train, wording
 from demo.backend import Backend
 from demo.theme import theme
+from demo.trainings import Trainings
+from diffusion.cache import cache_dir
 
 ASSETS = Path(__file__).parent / "assets"
+STYLES = ("page.css", "stage.css", "tabs.css", "train.css")
 
 
-def build(backend: Backend) -> gr.Blocks:
+RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "runs")
+SCREENS = {"compare": wording.COMPARE, "train": wording.TRAIN}
+MOST_SENT = "200mb"  # an archive of pictures
+UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
+
+
+def build(backend: Backend, trainings: Trainings | None = None) -> gr.Blocks:
     """The page as Gradio Blocks; launch it with `launch_options()`."""
-    with gr.Blocks(title=wording.TITLE, analytics_enabled=False) as page:
-        gr.HTML(
-            f"<header><h1>{wording.TITLE}</h1></header>", elem_id="header", apply_default_css=False
-        )
+    trainings = trainings or open_trainings()
+    kept = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
+    with gr.Blocks(title=wording.TITLE, analytics_enabled=False, delete_cache=kept) as page:
+        tabs.create(SCREENS)
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
-        with gr.Column(elem_id="compare"):
-            compare.create(backend, page)
+        with gr.Column(elem_id="compare", elem_classes="screen"):
+            compare.create(backend, page, trainings)
+        with gr.Column(elem_id="train", elem_classes="screen"):
+            train.create(trainings)
     return page.queue(max_size=compare.WAITING)
+
+
+def open_trainings() -> Trainings:
+    """The trainings of this machine, where its folder can be written; else those of its cache."""
+    try:
+        return Trainings(RUNS)
+    except OSError:
+        return Trainings(cache_dir("runs"))
 
 
 def launch_options() -> dict[str, Any]:
@@ -38,11 +57,11 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "show_error": False,
         "enable_monitoring": False,
-        "max_file_size": "1mb",
+        "max_file_size": MOST_SENT,
         "favicon_path": ASSETS / "favicon.png",
     }
 
 
 def _styles() -> str:
     # Not launch(css=...): Gradio prefixes those selectors, and :root and body no longer match.
-    return "\n".join((ASSETS / name).read_text() for name in ("page.css", "stage.css"))
+    return "\n".join((ASSETS / name).read_text() for name in STYLES)

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from demo.settings import Comparison
+from diffusion import Schedule
 from diffusion.film import Film, Still
 
 LIMIT = 2**29  # bytes of pictures; films that the engine keeps too are not held twice
@@ -20,6 +21,7 @@ class Reel:
     comparison: Comparison
     films: tuple[Film, ...]
     weights: str  # which weights drew it
+    schedule: Schedule | None = None  # of the model that drew it; none: the shipped one's
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from demo import keep, messages, recorded, settings, wording
 from demo.backend import Backend, Begun, Note, RunEnded, Tick
@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 class Service:
     """The state of the Compare screen, for all its visitors."""
 
-    def __init__(self, backend: Backend):
+    def __init__(self, backend: Backend, folder: Callable[[str], str] = str):
         self.backend = backend
+        self._folder = folder  # of the model of a training, by the training's name
         self.viewers = Viewers()
         self.reels = Reels()
         self._given: OrderedDict[str, keep.Given] = OrderedDict()
@@ -41,8 +42,9 @@ class Service:
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
         """The messages of one press of Run: a start and frames, or a problem in one sentence."""
         async with _in_words() as problems:
-            comparison = settings.read_comparison(self.backend.schedule.T, **fields)
-            async for message in self._show(comparison):
+            place = await self._place(str(fields.get("model") or ""))
+            comparison = settings.read_comparison(place.schedule.T, **fields)
+            async for message in self._show(place, comparison):
                 yield message
         for problem in problems:
             yield problem
@@ -55,25 +57,33 @@ class Service:
             yield messages.problem(wording.REPLAY_GONE)
             return
         async with _in_words() as problems:
-            async for message in self._show(given.settings.comparison, given):
+            comparison = given.settings.comparison
+            place = await self._place(comparison.model)
+            async for message in self._show(place, comparison, given):
                 yield message
         for problem in problems:
             yield problem
 
+    async def _place(self, model: str) -> Backend:
+        """Where that model draws; raises ValueError, with a sentence, when there is none."""
+        if not model:
+            return self.backend
+        return await asyncio.to_thread(lambda: self.backend.of(self._folder(model)))
+
     async def _show(
-        self, comparison: Comparison, given: keep.Given | None = None
+        self, place: Backend, comparison: Comparison, given: keep.Given | None = None
     ) -> AsyncIterator[dict]:
         with self.viewers.watch() as viewer:
-            schedule = self.backend.schedule
-            yield messages.start(viewer.run, comparison, schedule, self.backend.size)
+            yield messages.start(viewer.run, comparison, place.schedule, place.size)
             alone = viewer.run if given else ""
-            async with contextlib.aclosing(self.backend.stream(comparison, alone)) as events:
-                async for message in self._told(viewer, comparison, events, given):
+            async with contextlib.aclosing(place.stream(comparison, alone)) as events:
+                async for message in self._told(viewer, place, comparison, events, given):
                     yield message
 
     async def _told(
         self,
         viewer: Viewer,
+        place: Backend,
         comparison: Comparison,
         events: AsyncIterator[Begun | Tick | Place | Note],
         given: keep.Given | None,
@@ -82,7 +92,7 @@ class Service:
         async for event in events:
             match event:
                 case Begun(films):
-                    reel = Reel(comparison, films, self.backend.weights)
+                    reel = Reel(comparison, films, place.weights, place.schedule)
                     self.reels.keep(viewer.run, reel)
                     before = None
                 case Place(number, seconds):
@@ -94,7 +104,7 @@ class Service:
                         before, lens = None, viewer.lens
                     # Compression on another thread: this one serves everybody.
                     message = await asyncio.to_thread(
-                        self._frame, viewer, event, before, lens, comparison, given
+                        self._frame, viewer, place, event, before, lens, comparison, given
                     )
                     viewer.send(messages.size(message))
                     yield message
@@ -103,6 +113,7 @@ class Service:
     def _frame(
         self,
         viewer: Viewer,
+        place: Backend,
         tick: Tick,
         before: Tick | None,
         lens: str,
@@ -115,8 +126,7 @@ class Service:
             if given:
                 words = keep.verdict(given, [still.x for still in tick.stills]) + " " + words
         number = viewer.sent + 1
-        schedule = self.backend.schedule
-        return messages.frame(viewer.run, number, tick, before, lens, words, schedule)
+        return messages.frame(viewer.run, number, tick, before, lens, words, place.schedule)
 
     # Calls of the stage's script; they bypass Gradio's queue, so each is bounded.
 
@@ -146,7 +156,7 @@ class Service:
             match wanted:
                 case [0 | 1 as pane, int(calls)] if 0 <= calls <= reel.films[pane].reached:
                     still = reel.films[pane].at(calls)
-                    schedule = self.backend.schedule
+                    schedule = reel.schedule or self.backend.schedule
                     filled.append(messages.still_seen(pane, still, [lens], schedule))
         return filled
 
@@ -191,7 +201,11 @@ class Service:
         while len(self._given) > GIVEN:
             self._given.popitem(last=False)
         weights = given.settings.weights
-        ours = weights == self.backend.weights
+        try:
+            place = await self._place(given.settings.comparison.model)
+        except ValueError as refusal:
+            return messages.problem(str(refusal))
+        ours = weights == place.weights
         return {
             "token": token,
             "fields": given.settings.comparison.fields(),

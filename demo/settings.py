@@ -30,6 +30,7 @@ DEFAULTS: dict[str, str | int] = {
     "left_spacing": "uniform",
     "right_sampler": "ddim",
     "right_spacing": "uniform",
+    "model": "",
 }
 
 
@@ -40,6 +41,7 @@ class Comparison:
     seed: int
     faces: int
     recipes: tuple[Recipe, Recipe]
+    model: str = ""  # the name of a training; none: the shipped model
 
     @property
     def seeds(self) -> range:
@@ -49,6 +51,7 @@ class Comparison:
     def fields(self) -> dict[str, str | int]:
         """The form as it would be filled in; `read_comparison` is the way back."""
         fields: dict[str, str | int] = {"seed": str(self.seed), "faces": self.faces}
+        fields["model"] = self.model
         for side, recipe in zip(SIDES, self.recipes, strict=True):
             fields |= {
                 f"{side}_sampler": choice(recipe),
@@ -76,7 +79,8 @@ def read_comparison(T: int, **fields: object) -> Comparison:
     if count not in FACES:
         raise ValueError(wording.faces_refused(given["faces"], FACES))
     seed = whole_within(wording.SEED, given["seed"], 0, MAX_SEED - max(FACES))
-    return Comparison(seed, count, (_recipe("left", given, T), _recipe("right", given, T)))
+    recipes = (_recipe("left", given, T), _recipe("right", given, T))
+    return Comparison(seed, count, recipes, str(given["model"])[:80])
 
 
 def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:

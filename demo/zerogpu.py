@@ -27,6 +27,7 @@ from demo import wording
 from demo.backend import Begun, LocalBackend, Note, RunEnded, Tick, follow
 from demo.settings import Comparison
 from diffusion import DiffusionModel
+from diffusion.backends import accelerated
 from diffusion.device import pick_device
 from diffusion.film import Film, Place, Still, first_still, still
 from diffusion.noise import Noise
@@ -84,6 +85,10 @@ class ZeroGPUBackend:
             async for tick in ticks:
                 yield tick
 
+    def of(self, model: str) -> ZeroGPUBackend | LocalBackend:
+        """See Backend; what was trained here draws on this Space's CPU."""
+        return self._cpu().of(model) if model else self
+
     def images_per_second(self) -> float:
         """See Backend."""
         return 1 / self._pace.call(1)
@@ -127,7 +132,8 @@ class ZeroGPUBackend:
     def _cpu(self) -> LocalBackend:
         with self._lock:
             if self._local is None:
-                self._local = LocalBackend(DiffusionModel.from_pretrained(self._model, "cpu"))
+                model = DiffusionModel.from_pretrained(self._model, "cpu")
+                self._local = LocalBackend(accelerated(model))
             return self._local
 
 

@@ -16,7 +16,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -68,6 +68,7 @@ class Images:
     key: str  # of the content and the size
     skipped: int = 0  # files that looked like images and could not be read
     labels: Labels | None = None  # of every picture, where they are known
+    source: Source | None = None  # where that is known
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,22 +84,45 @@ class Images:
         return np.sort(order[: len(self) - held_out]), np.sort(order[len(self) - held_out :])
 
 
-def load_images(source: str | Path, size: int, progress: bool = True) -> Images:
+def load_images(
+    source: str | Path, size: int, progress: bool = True, complete: bool = False
+) -> Images:
     """Decode a folder, .zip or .tgz of images to size×size RGB on white, or open the cache of it.
 
-    Broken images are skipped and counted. Raises DataError, in one sentence, for a missing or
-    empty source, an archive whose paths leave it, or absurd sizes.
+    The name of a built-in style of cartoons is a source as well; its pictures may still be being
+    drawn, unless `complete` asks to wait for all of them and their labels. Broken images are
+    skipped and counted. Raises DataError, in one sentence, for a missing or empty source, an
+    archive whose paths leave it, or absurd sizes.
     """
+    from diffusion.cartoons import STYLES, load_cartoons
+
+    if str(source) in STYLES:
+        return load_cartoons(str(source), size, progress, complete)
     if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
         raise DataError(f"pictures of {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
     source = Path(source)
     if not (source.is_dir() or source.is_file()):
         raise DataError(f"there is no {source}; give a folder, .zip or .tgz of images")
+    if is_decoded(source):
+        return open_decoded(source, size)
     key = _content_key(source, size)
     folder = cache_dir("images") / key
     if not (folder / "images.json").is_file():
         _decode_into(folder, source, size, progress)
     return _open(folder, key, size)
+
+
+def is_decoded(folder: Path) -> bool:
+    """Whether a folder holds decoded pictures, as a cache does, instead of image files."""
+    return (folder / "images.json").is_file() and (folder / "pixels.u8").is_file()
+
+
+def open_decoded(folder: Path, size: int) -> Images:
+    """The decoded pictures of a folder; raises DataError when they have another size."""
+    try:
+        return _open(folder, folder.name, size)
+    except (KeyError, OSError, ValueError):
+        raise DataError(f"{folder} does not hold pictures of {size} px; start a new run") from None
 
 
 def _open(folder: Path, key: str, size: int) -> Images:
@@ -111,7 +135,7 @@ def _open(folder: Path, key: str, size: int) -> Images:
 def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
     from tqdm import tqdm
 
-    prepare = _preparation(size)
+    prepare = preparation(size)
     names, skipped = [], 0
     # Decode beside the target: a cache is there completely or not at all.
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".decoding-"))
@@ -142,7 +166,7 @@ def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _preparation(size: int):
+def preparation(size: int) -> Callable[[tuple[str, bytes]], np.ndarray | None]:
     """A function from (path, bytes) to uint8 (size, size, 3), or None for a broken image."""
     from torchvision.transforms import v2
 
@@ -160,7 +184,7 @@ def _preparation(size: int):
                 picture = on_white(image)
         except DataError:
             raise
-        except Image.DecompressionBombError as error:
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise DataError(f"{path} is too large ({error})") from error
         except Exception:  # a broken file brings all kinds of errors out of Pillow
             return None
@@ -236,7 +260,7 @@ def _folder_paths(source: Path) -> list[Path]:
 def _zip_files(source: Path) -> Iterator[tuple[str, bytes]]:
     with _unpacking(source), zipfile.ZipFile(source) as archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-            _check_path(source, entry.filename)
+            check_inside(source, entry.filename)
             if entry.is_dir() or not _is_image_name(entry.filename):
                 continue
             _check_bytes(entry.filename, entry.file_size)
@@ -246,7 +270,7 @@ def _zip_files(source: Path) -> Iterator[tuple[str, bytes]]:
 def _tar_files(source: Path) -> Iterator[tuple[str, bytes]]:
     with _unpacking(source), tarfile.open(source, "r:*") as archive:
         for member in archive:
-            _check_path(source, member.name)
+            check_inside(source, member.name)
             if not member.isfile() or not _is_image_name(member.name):
                 continue
             _check_bytes(member.name, member.size)
@@ -258,7 +282,8 @@ def _is_image_name(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def _check_path(source: Path, name: str) -> None:
+def check_inside(source: str | Path, name: str) -> None:
+    """Raise DataError when a path in an archive leads out of it."""
     path = PureWindowsPath(name)  # splits at both kinds of slash
     if path.drive or path.root or ".." in path.parts:
         raise DataError(f"{source} has a path that leaves the archive ({name}); it was not opened")

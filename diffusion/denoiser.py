@@ -68,7 +68,10 @@ class Denoiser:
         meant = self._guided_x0(x, level, signal, noise)
         x0 = self._clipped(meant)
         eps = torch.addcmul(x, signal, x0 if self.rederive else meant, value=-1) / noise
-        return torch.where(_expand(t == 0, x), x, x0), eps
+        clean = t == 0
+        if clean.device.type == "cpu" and not clean.any():  # asking a GPU would wait for it
+            return x0, eps
+        return torch.where(_expand(clean, x), x, x0), eps
 
     def _clipped(self, x0: Tensor) -> Tensor:
         if isinstance(self.clip, Tensor):
@@ -122,7 +125,8 @@ def _gated_x0(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tenso
     channels = x.shape[1]
     v, clean, gate = output.split([channels, channels, 1], dim=1)
     x0 = torch.addcmul(signal * x, noise, v, value=-1)
-    return torch.lerp(x0, torch.tanh(clean), torch.sigmoid(gate - GATE_SHIFT))
+    tanh = 2 * torch.sigmoid(2 * clean) - 1  # torch.tanh takes three times as long on a CPU
+    return torch.lerp(x0, tanh, torch.sigmoid(gate - GATE_SHIFT))
 
 
 def output_channels(prediction: str, channels: int) -> int:

@@ -18,6 +18,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from diffusion.ahead import Drawers
 from diffusion.batching import measure
 from diffusion.denoiser import Denoiser
 from diffusion.film import Film, Place
@@ -55,8 +56,10 @@ class Engine:
         self.models = models
         self.capacity = capacity or BEFORE_MEASURED
         self.network_calls = 0
-        self._measured = capacity is not None
+        self._given = self._measured = capacity is not None
+        self._to_measure: str | None = None
         self._longest_line, self._finished_bytes = line, finished
+        self._drawers = Drawers(models.device)
         self._walks: dict[Hashable, Walk] = {}  # begun or waiting
         self._active: list[Group] = []
         self._line: list[Group] = []
@@ -100,6 +103,12 @@ class Engine:
             if self._thread is None and not self._closed:
                 self._start(model)
 
+    def measure_again(self, model: str) -> None:
+        """Something has changed: measure what the machine can do when nobody waits."""
+        with self._changed:
+            self._to_measure = model
+            self._changed.notify()
+
     def close(self) -> None:
         """End every request and the thread."""
         with self._changed:
@@ -108,6 +117,7 @@ class Engine:
             thread = self._thread
         if thread:
             thread.join()
+        self._drawers.close()
 
     @property
     def images_per_second(self) -> float | None:
@@ -133,7 +143,7 @@ class Engine:
 
     def _walk(self, request: Request) -> Walk:
         resident = self.models.get(request.model)
-        return Walk(request, resident, key=(request, resident.version))
+        return Walk(request, resident, (request, resident.version), self._drawers)
 
     def _join(self, key: Hashable) -> Film:
         if key in self._walks:
@@ -152,11 +162,15 @@ class Engine:
         while True:
             with self._changed:
                 self._drop_unwanted()
-                while not self._closed and not self._active and not self._line:
+                while not (self._closed or self._active or self._line or self._to_measure):
                     self._changed.wait()
                 if self._closed:
                     return self._end_all("The page is shutting down; open it again in a moment.")
+                again = None if self._active or self._line else self._to_measure
                 waiting = self._line[0].walks[0].request.model if self._line else None
+            if again:
+                self._measured, self._to_measure = self._given, None
+                self._measure(again)
             if waiting is not None:
                 self._measure(waiting)
             try:
@@ -400,8 +414,8 @@ def _noise(part: Part) -> Tensor:
 
 def _per_image(values: Sequence, parts: list[Part]) -> Tensor:
     """One row per image from one value per part."""
-    lengths = torch.tensor([len(part) for part in parts])
-    return torch.tensor(values).repeat_interleave(lengths, dim=0)
+    rows = zip(values, parts, strict=True)
+    return torch.tensor([value for value, part in rows for _ in range(len(part))])
 
 
 def _coefficients(values: list[float], parts: list[Part], x: Tensor) -> Tensor | float:

@@ -28,7 +28,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def process_exists(pid: int) -> bool:
-    """Whether some process has this id now; it need not be the one that once had it."""
+    """Whether some process has this id now; it need not be the one that once had it.
+
+    A process that has ended and that nobody asked how does not exist any more.
+    """
+    with contextlib.suppress(OSError, IndexError):  # there is no /proc outside Linux
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1]
+        return not state.startswith(("Z", "X"))
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

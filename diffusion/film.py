@@ -75,7 +75,8 @@ def still(
 ) -> Still:
     """After a call: what the row made of x_t."""
     # All three in one pass: at this size a pass costs more than its numbers.
-    x, x0, eps = np.split(to_uint8(torch.cat([frame.x, frame.x0, frame.eps])), len(LENSES))
+    pictures = to_uint8(torch.cat([frame.x, frame.x0, frame.eps]))
+    x, x0, eps = (pictures[i * len(x_t) : (i + 1) * len(x_t)] for i in range(len(LENSES)))
     return Still(calls, frame.s, seconds, x, x0, eps, sizes(row, x_t, frame, x0_previous))
 
 
@@ -84,7 +85,7 @@ def sizes(row: Step, x_t: Tensor, frame: Frame, x0_previous: Tensor) -> Sizes:
     mixed = [x_t, frame.x0, frame.eps, x0_previous]
     if row.D:
         mean = mix(row.A, row.B, row.C, 0.0, frame.x0, frame.eps, x0_previous, None)
-        mixed.append((frame.x - mean) / row.D)
+        mixed.append(mean.sub_(frame.x).div_(row.D))
     norms = torch.stack([torch.linalg.vector_norm(part) for part in mixed])
     rms = (norms / math.sqrt(x_t.numel())).tolist()
     return Sizes(*rms) if row.D else Sizes(*rms, z=0.0)

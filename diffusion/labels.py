@@ -44,6 +44,15 @@ class Labels:
         if len(self.values) and ((self.values < ANY) | (self.values >= counts)).any():
             raise DataError(f"labels outside their attributes' {counts} values")
 
+    def only(self, attributes: Sequence[str]) -> Labels:
+        """Some of the attributes, in this order; raises DataError for one that is not there."""
+        known = list(self.names)
+        unknown = [name for name in attributes if name not in known]
+        if unknown:
+            raise DataError(f"there is no attribute {unknown[0]}; choose from {', '.join(known)}")
+        columns = [known.index(name) for name in attributes]
+        return Labels(self.values[:, columns], {name: self.names[name] for name in attributes})
+
 
 def load_labels(
     path: str | Path, pictures: Sequence[str], attributes: Sequence[str] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from diffusion.denoiser import EVERYWHERE, Denoiser, check_prediction
+from diffusion.denoiser import EVERYWHERE, Denoiser, Network, check_prediction
 from diffusion.device import apart
 from diffusion.files import replacing, write_json
 from diffusion.schedule import Schedule
@@ -52,6 +52,8 @@ class DiffusionModel:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     training: Mapping[str, object] = field(default_factory=dict)  # how it was trained; for people
     version: str = ""  # `weights_hash` of the folder it was loaded from
+    compute: Network | None = field(default=None, repr=False, compare=False)  # instead of network
+    backend: str = "float32"  # what computes the network; see diffusion.backends
 
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
@@ -73,9 +75,9 @@ class DiffusionModel:
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device | str) -> DiffusionModel:
-        """Move the network to a device, in place, and return the model."""
+        """Move the network to a device, in place, and return the model in plain float32."""
         self.network.to(device)
-        return self
+        return self if self.compute is None else replace(self, compute=None, backend="float32")
 
     def denoiser(
         self,
@@ -87,7 +89,7 @@ class DiffusionModel:
     ) -> Denoiser:
         """denoise(x, t) -> (x0, eps); labels are int64 (B, attributes), -1 = any."""
         return Denoiser(
-            self.network,
+            self.compute or self.network,
             self.schedule,
             self.prediction,
             clip,

@@ -51,12 +51,25 @@ class Noise:
 
     def __call__(self, level: int) -> Tensor:
         """(B, *shape) float32 on `device`, image i drawn from seeds[i] alone."""
-        draws = np.empty((len(self.seeds), *self.shape), dtype=np.float32)
-        for draw, seed in zip(draws, self.seeds, strict=True):
-            generator(seed, SAMPLING, level, self.branch).standard_normal(
-                out=draw, dtype=np.float32
-            )
-        return torch.from_numpy(draws).to(self.device)
+        draws = self.empty()
+        self.fill(draws, level, range(len(draws)))
+        return self.placed(draws)
+
+    def empty(self) -> Tensor:
+        """Room for one level's noise, on the host; for a GPU in memory that it can fetch from."""
+        pinned = torch.device(self.device).type == "cuda"
+        return torch.empty(len(self.seeds), *self.shape, dtype=torch.float32, pin_memory=pinned)
+
+    def fill(self, draws: Tensor, level: int, images: Sequence[int]) -> None:
+        """Draw a level's noise of some of the images into their rows."""
+        rows = draws.numpy()
+        for i in images:
+            rng = generator(self.seeds[i], SAMPLING, level, self.branch)
+            rng.standard_normal(out=rows[i], dtype=np.float32)
+
+    def placed(self, draws: Tensor) -> Tensor:
+        """Drawn noise on the device."""
+        return draws.to(self.device, non_blocking=draws.is_pinned())
 
 
 def check_seed(seed: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.ahead import Ahead, Drawers
 from diffusion.denoiser import EVERYWHERE
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise
@@ -101,16 +102,19 @@ def draw(
     batch = batch or default_batch(model)
     channels, height, width = model.shape
     pixels = np.empty((len(seeds), height, width, channels), dtype=np.uint8)
-    for first in range(0, len(seeds), batch):
-        asked = None if rows is None else rows[first : first + batch]
-        denoise = model.denoiser(asked, guidance, recipe.clip, interval, rederive)
-        noise = Noise(seeds[first : first + batch], model.shape, model.device)
-        x = noise(model.schedule.T)
-        watch(first, 0, x)
-        for done, frame in enumerate(sample(denoise, plan, x, noise), start=1):
-            x = frame.x
-            watch(first, done, x)
-        pixels[first : first + batch] = to_uint8(x)
+    levels = [model.schedule.T, *(row.s for row in plan if row.D)]
+    with Drawers(model.device) as drawers:
+        for first in range(0, len(seeds), batch):
+            asked = None if rows is None else rows[first : first + batch]
+            denoise = model.denoiser(asked, guidance, recipe.clip, interval, rederive)
+            noise = Noise(seeds[first : first + batch], model.shape, model.device)
+            noise = Ahead(noise, levels, drawers)
+            x = noise(model.schedule.T)
+            watch(first, 0, x)
+            for done, frame in enumerate(sample(denoise, plan, x, noise), start=1):
+                x = frame.x
+                watch(first, done, x)
+            pixels[first : first + batch] = to_uint8(x)
     return pixels
 
 

@@ -37,14 +37,14 @@ class Residents:
         limit: int = LIMIT,
         load: Callable[..., DiffusionModel] = DiffusionModel.from_pretrained,
     ):
-        self._device, self._limit, self._load = device, limit, load
+        self.device, self._limit, self._load = device, limit, load
         self._here: OrderedDict[str, Resident] = OrderedDict()
         self._kept: dict[str, Resident] = {}
         self._lock = threading.Lock()
 
-    def keep(self, name: str, model: DiffusionModel) -> None:
+    def keep(self, name: str, model: DiffusionModel, version: Hashable = "kept") -> None:
         """Hold a model under a name for good; it does not count against the limit."""
-        self._kept[name] = Resident(model, "kept")
+        self._kept[name] = Resident(model, version)
 
     def get(self, name: str) -> Resident:
         """The model of that name; raises ModelError when there is none.
@@ -57,7 +57,7 @@ class Residents:
             version = _version(name)
             resident = self._here.get(name)
             if resident is None or resident.version != version:
-                resident = Resident(self._load(name, self._device), version)
+                resident = Resident(self._load(name, self.device), version)
                 self._here[name] = resident
             self._here.move_to_end(name)
             while len(self._here) > 1 and self._held() > self._limit:

@@ -1,11 +1,12 @@
 """A training run as a folder, so that a page, a command line and a restart see the same run.
 
-config.json             how to train, fixed when the run starts
+config.json             how to train; only the budget grows, and the learning rate is halved
 metrics.jsonl           a line every two seconds: step, images, loss, speed, lr, seconds
 previews/NNNNNNN.png    16 fixed seeds, after so many images
 checkpoint.safetensors  weights, average, optimizer and step in one file
 model/                  the averaged weights, ready to sample; model@DECAY/ of more averages
 status.json             pid, state, heartbeat
+lock                    held by the process that trains here
 stop                    touch it, and the run saves itself and ends
 """
 
@@ -17,25 +18,34 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from diffusion.data import Images, load_images
+from diffusion.data import Images, Source, load_images
 from diffusion.denoiser import ANY
 from diffusion.files import process_exists, replacing, write_json
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
-from diffusion.pictures import save_png, sheet
+from diffusion.pictures import roughness, save_png, sheet
 from diffusion.recipe import Recipe, draw
+from diffusion.run_card import run_card
 from diffusion.training import Progress, TrainConfig, Trainer
 
+LOCK_SECONDS = 2.0  # that a process may hold the lock only to look whether it is held
 PULSE_SECONDS = 2.0  # between heartbeats, and lines of metrics
 SILENT_SECONDS = 120.0  # without a heartbeat, the process is taken for dead
+GETTING_READY = 3600.0  # seconds that pictures may take to be read, without a heartbeat
+PREVIEW_BYTES = 32 * 2**20  # of all previews; beyond it, every second one goes
+FIRST_SECONDS = 5.0  # until the first preview and checkpoint, at most
+ROUGHNESS_OF = 256  # pictures of the data
+HALVINGS = 3  # of the learning rate, before a run is given up
+BUSY = {"starting", "preparing", "running"}
 PREVIEW_SEEDS = range(16)
 PREVIEW_STEPS = 20
 PREVIEW_GUIDANCE = 2.0  # of the second half of the seeds, which ask for something
@@ -43,6 +53,15 @@ PREVIEW_GUIDANCE = 2.0  # of the second half of the seeds, which ask for somethi
 
 class RunError(RuntimeError):
     """A run that cannot start or go on; the message says what to do."""
+
+
+class NotANumberError(RunError):
+    """The loss, or the weights, have become infinite or undefined."""
+
+    def __init__(self, images: int):
+        super().__init__(
+            f"the loss is not a number after {images:,} images; start again with a smaller --lr"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +87,7 @@ class Run:
         self.checkpoint_path = self.folder / "checkpoint.safetensors"
         self.status_path = self.folder / "status.json"
         self.stop_path = self.folder / "stop"
+        self.lock_path = self.folder / "lock"
         self.previews = self.folder / "previews"
         self.model_folder = self.folder / "model"
 
@@ -81,6 +101,25 @@ class Run:
         if self.exists:
             raise RunError(f"{self.folder} holds a run; add --resume, or choose another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_config(data, config)
+
+    def extend(self, images: int) -> None:
+        """Give a run that nobody trains so many images more."""
+        data, config = self.config()
+        self._write_config(data, replace(config, images=config.images + images))
+
+    def go_back(self, reason: NotANumberError) -> None:
+        """From the checkpoint on, learn at half the rate; raise the reason after many times."""
+        data, config = self.config()
+        if len(config.halved) >= HALVINGS:
+            raise reason
+        step = 0
+        if self.checkpoint_path.exists():
+            with safe_open(self.checkpoint_path, framework="pt") as file:
+                step = int(file.get_tensor("step"))
+        self._write_config(data, replace(config, halved=(*config.halved, step)))
+
+    def _write_config(self, data: str, config: TrainConfig) -> None:
         write_json(self.config_path, {"data": data, **config.to_json()})
 
     def config(self) -> tuple[str, TrainConfig]:
@@ -109,7 +148,8 @@ class Run:
         """Whether a process is training here now."""
         status = self.status()
         pid, silent = status.get("pid"), time.time() - status.get("heartbeat", 0)
-        if status.get("state") != "running" or silent > SILENT_SECONDS:
+        patience = SILENT_SECONDS if status.get("state") == "running" else GETTING_READY
+        if status.get("state") not in BUSY or silent > patience:
             return False  # after a crash, the pid may be another program's by now
         return pid not in (None, os.getpid()) and process_exists(pid)
 
@@ -120,20 +160,22 @@ class Run:
             return [record for line in lines if (record := _record(line))]
         return []
 
-    def save(self, trainer: Trainer, seconds: float) -> None:
-        """Write the checkpoint and then the model, each in one piece.
+    def save(self, trainer: Trainer, seconds: float, source: Source | None = None) -> None:
+        """Write the checkpoint and then the model with its card, each in one piece.
 
         Raises RunError, and keeps the files that are there, when the weights are not numbers.
         """
         tensors = {key: value.contiguous() for key, value in trainer.state().items()}
         if not all(value.isfinite().all() for value in tensors.values()):
-            raise _not_a_number(trainer.images)
+            raise NotANumberError(trainer.images)
         tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
         with replacing(self.checkpoint_path) as temporary:
             temporary.write_bytes(to_bytes(tensors))  # save_file would leave files of its own
         for decay in trainer.averages:
             model = trainer.model(decay, seconds=round(seconds))
-            model.save_pretrained(self.folder_of(decay, trainer.config))
+            folder = model.save_pretrained(self.folder_of(decay, trainer.config))
+            with replacing(folder / "README.md") as temporary:
+                temporary.write_text(run_card(model, trainer.images, seconds, source))
 
     def folder_of(self, ema: float, config: TrainConfig) -> Path:
         """Where the model of one of the run's weight averages is."""
@@ -157,9 +199,11 @@ class Run:
         self._cut_metrics(trainer.step)
         return state["seconds"].item()
 
-    def write_status(self, state: str, images: int, message: str = "") -> None:
-        """Say that the process is here, and what it does."""
-        status = {"state": state, "pid": os.getpid(), "heartbeat": time.time()}
+    def write_status(
+        self, state: str, images: int, message: str = "", pid: int | None = None
+    ) -> None:
+        """Say what the process does that trains here, by default this one."""
+        status = {"state": state, "pid": pid or os.getpid(), "heartbeat": time.time()}
         write_json(self.status_path, {**status, "images": images, "message": message})
 
     def add_metrics(self, pulse: Pulse) -> None:
@@ -167,10 +211,13 @@ class Run:
         with open(self.metrics_path, "a") as file:
             file.write(json.dumps(asdict(pulse)) + "\n")
 
-    def save_preview(self, model: DiffusionModel, images: int) -> None:
+    def save_preview(
+        self, model: DiffusionModel, images: int, data_roughness: float | None = None
+    ) -> None:
         """Draw the fixed seeds with the averaged weights: DDIM, eta 0.
 
-        With labels, the second half of the pictures asks for a value of every attribute.
+        The PNG also says how rough the pictures are, and those that are learned from. With
+        labels, the second half of the pictures asks for a value of every attribute.
         """
         recipe = Recipe("ddim", steps=min(PREVIEW_STEPS, model.schedule.T))
         labels = preview_labels(model) if model.labels else None
@@ -185,7 +232,21 @@ class Run:
         picture = sheet(drawn, columns=4)
         self.previews.mkdir(exist_ok=True)
         with replacing(self.previews / f"{images:07d}.png") as temporary:
-            save_png(temporary, picture, {"images": images, "seeds": list(PREVIEW_SEEDS)})
+            about = {
+                "images": images,
+                "seeds": list(PREVIEW_SEEDS),
+                "roughness": roughness(drawn),
+                "data_roughness": data_roughness,
+            }
+            save_png(temporary, picture, about)
+        self._thin_previews()
+
+    def _thin_previews(self) -> None:
+        paths = sorted(self.previews.glob("*.png"))
+        while len(paths) > 2 and sum(path.stat().st_size for path in paths) > PREVIEW_BYTES:
+            for path in paths[1:-1:2]:
+                path.unlink()
+            paths = sorted(self.previews.glob("*.png"))
 
     def _cut_metrics(self, step: int) -> None:
         kept = [record for record in self.metrics() if record["step"] <= step]
@@ -215,26 +276,59 @@ def train_run(
     """Train the run in its folder from its last checkpoint, yielding a pulse now and then.
 
     Ends early, with everything saved, when `stopped()` or when the run's `stop` file appears.
-    Raises RunError when another process is training here or the loss is no longer a number.
+    When the loss is no longer a number, the last checkpoint is taken up at half the learning
+    rate. Raises RunError when another process is training here, or when that did not help.
     """
-    if run.alive:
-        raise RunError(
-            f"{run.folder} is being trained by process {run.status()['pid']}; stop it first"
-        )
+    lock = FileLock(run.lock_path, timeout=LOCK_SECONDS, thread_local=False)
+    try:
+        run.config()
+        if run.alive:
+            raise Timeout(str(run.lock_path))
+        lock.acquire()
+    except Timeout:
+        pid = run.status().get("pid")
+        raise RunError(f"{run.folder} is being trained by process {pid}; stop it first") from None
+    try:
+        while True:
+            try:
+                yield from _train(
+                    run, device, preview_seconds, checkpoint_seconds, stopped, progress
+                )
+                return
+            except NotANumberError as error:
+                run.go_back(error)
+    finally:
+        lock.release()
+
+
+def _train(
+    run: Run,
+    device: torch.device | str,
+    preview_seconds: float,
+    checkpoint_seconds: float,
+    stopped: Callable[[], bool],
+    progress: bool,
+) -> Iterator[Pulse]:
     data, config = run.config()
     torch.set_num_threads(config.threads)
-    images = load_images(data, config.size, progress)
-    chosen, _ = images.split(config.held_out)
-    labels = labels_of(images, config)
-    trainer = Trainer(config, device)
-    seconds_before = run.load(trainer)
-    run.stop_path.unlink(missing_ok=True)
-    meter = _Meter(config.batch, seconds_before, trainer.step)
+    images_before = run.status().get("images", 0)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
+    trainer = None
     try:
+        run.write_status("preparing", images_before)
+        images = load_images(data, config.size, progress, complete=bool(config.labels))
+        chosen, _ = images.split(config.held_out)
+        labels = labels_of(images, config)
+        trainer = Trainer(config, device)
+        if config.start and not run.checkpoint_path.exists():
+            trainer.begin_with(DiffusionModel.from_pretrained(config.start, device))
+        seconds_before = run.load(trainer)
+        run.stop_path.unlink(missing_ok=True)
+        meter = _Meter(config.batch, seconds_before, trainer.step)
         run.write_status("running", trainer.images)
+        rough = roughness(images.pixels[chosen[:ROUGHNESS_OF]])
         if not trainer.step:
-            run.save_preview(trainer.model(), 0)
+            run.save_preview(trainer.model(), 0, rough)
         for done in trainer.run(_resident(images, trainer.device), chosen, labels):
             meter.losses.append(done.loss)
             last = done.step == done.steps or stopped() or run.stop_path.exists()
@@ -246,25 +340,30 @@ def train_run(
                 yield pulse
             if last:
                 break
-            if meter.due("checkpoint", checkpoint_seconds):
-                run.save(trainer, meter.seconds)
-            if meter.due("preview", preview_seconds):
-                run.save_preview(trainer.model(), done.images)
-        run.save(trainer, meter.seconds)
-        run.save_preview(trainer.model(), trainer.images)
+            if meter.due("checkpoint", meter.soon(checkpoint_seconds)):
+                run.save(trainer, meter.seconds, images.source)
+            if meter.due("preview", meter.soon(preview_seconds)):
+                run.save_preview(trainer.model(), done.images, rough)
+        run.save(trainer, meter.seconds, images.source)
+        run.save_preview(trainer.model(), trainer.images, rough)
         state, message = "finished" if trainer.step == config.steps else "stopped", ""
-    except RunError as error:
+    except (RunError, ValueError, OSError) as error:
         message = str(error)
         raise
     finally:
-        run.write_status(state, trainer.images, message)
+        run.write_status(state, trainer.images if trainer else images_before, message)
+
+
+def still_noise(rough: float, data: float) -> bool:
+    """Whether previews are noise, by their roughness and that of the pictures learned from."""
+    return rough > 1.5 * data + 1.5  # drawn with sharp edges, pictures are rough themselves
 
 
 def labels_of(images: Images, config: TrainConfig) -> np.ndarray | None:
     """The pictures' labels as the config names them; raises DataError when they are not there."""
     if not config.labels:
         return None
-    labels = images.labels
+    labels = images.labels.only(list(config.labels)) if images.labels else None
     if config.labels_file:
         labels = load_labels(config.labels_file, images.names, list(config.labels))
     if labels is None or dict(labels.names) != dict(config.labels):
@@ -293,6 +392,10 @@ class _Meter:
         self._last[what] = now
         return True
 
+    def soon(self, every: float) -> float:
+        """`every` so many seconds, but more often in the first two minutes: most happens then."""
+        return min(every, max(FIRST_SECONDS, self.seconds / 4))
+
     def pulse(self, done: Progress) -> Pulse:
         speed, overall = self._speed(self._pulsed, done), self._speed(self._began, done)
         loss = torch.stack(self.losses).mean().item()
@@ -316,13 +419,7 @@ class _Meter:
 
 def _check_loss(pulse: Pulse) -> None:
     if not math.isfinite(pulse.loss):
-        raise _not_a_number(pulse.images)
-
-
-def _not_a_number(images: int) -> RunError:
-    return RunError(
-        f"the loss is not a number after {images:,} images; start again with a smaller --lr"
-    )
+        raise NotANumberError(pulse.images)
 
 
 def _resident(images: Images, device: torch.device):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -51,10 +51,14 @@ class TrainConfig:
     seed: int = 0
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # values' names
     labels_file: str = ""  # where the pictures' labels are; built-in pictures bring their own
+    pool: int | None = None  # pictures chosen from at first; each one seen adds one. None: all
+    start: str = ""  # the model whose weights it begins with; none: from nothing
+    halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "more_emas", tuple(self.more_emas))
+        object.__setattr__(self, "halved", tuple(self.halved))
         labels = {attribute: tuple(names) for attribute, names in self.labels.items()}
         object.__setattr__(self, "labels", labels)
         check_prediction(self.prediction)
@@ -70,6 +74,8 @@ class TrainConfig:
             raise ValueError("the learning rate lies in (0, 1) and the EMA decay in [0, 1)")
         if len(set(decays)) < len(decays):
             raise ValueError("two averages with the same decay; give each another")
+        if self.pool is not None and self.pool < 1:
+            raise ValueError("a run chooses from at least one picture")
         if self.min_snr is not None and self.min_snr <= 0:
             raise ValueError("min-SNR's gamma is positive; 5 is usual")
 
@@ -96,10 +102,11 @@ class TrainConfig:
 
 
 PRESETS = {
-    "tiny": {"size": 32, "widths": (64, 128, 256), "batch": 32},
+    "tiny": {"size": 32, "widths": (48, 96, 192), "batch": 32, "lr": 1e-3, "ema": 0.998},
     "small": {"size": 64, "widths": (32, 64, 128, 256), "batch": 32},
     "base": {"size": 64, "widths": (64, 128, 192), "batch": 256, "lr": 1e-3, "ema": 0.9995},
 }
+FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
 
 
 def make_schedule(kind: str, T: int) -> Schedule:
@@ -156,6 +163,24 @@ class Trainer:
         self.step = 0
         self._weight = loss_weight(self.schedule, config).float().to(self.device)
 
+    def begin_with(self, model: DiffusionModel) -> None:
+        """Take a model's weights instead of random ones; raises ValueError when they do not fit.
+
+        A model that knows labels is taken as it draws when nothing is asked, unless the run
+        learns the same labels.
+        """
+        if not self.config.labels:
+            model = unlabelled(model)
+        same = (model.network.config, model.schedule.to_json(), model.prediction) == (
+            self.network.config,
+            self.schedule.to_json(),
+            self.config.prediction,
+        )
+        if not same or dict(model.labels) != dict(self.config.labels):
+            raise ValueError("the model to begin with has another shape than the run; start anew")
+        for network in (self.network, *self.averages.values()):
+            network.load_state_dict(model.network.state_dict())
+
     @property
     def ema(self) -> UNet:
         """The network with the averaged weights."""
@@ -194,7 +219,9 @@ class Trainer:
         """Step k's batch: a function of (seed, k), the pictures and their labels."""
         config = self.config
         rng = generator(config.seed, TRAINING, level=step)
-        chosen = indices[rng.integers(len(indices), size=config.batch)]
+        # The same whether all pictures are drawn already or the pool is still growing.
+        pool = len(indices) if config.pool is None else config.pool + step * config.batch
+        chosen = indices[rng.integers(min(pool, len(indices)), size=config.batch)]
         # One draw, spread evenly over the levels, varies less (arXiv 2107.00630 appendix I.1).
         spread = (rng.random() + np.arange(config.batch) / config.batch) % 1
         t = torch.from_numpy(1 + np.floor(spread * config.T).astype(np.int64)).clamp(max=config.T)
@@ -300,6 +327,33 @@ class Trainer:
         return "ema." if decay == self.config.ema else f"ema@{decay:g}."
 
 
+def shape_of(model: DiffusionModel) -> dict:
+    """The settings of a TrainConfig that begins with this model."""
+    network = model.network.config
+    return {
+        "size": network.size,
+        "widths": network.widths,
+        "blocks": network.blocks,
+        "prediction": model.prediction,
+        "schedule": model.schedule.to_json()["kind"],
+        "T": model.schedule.T,
+    }
+
+
+def unlabelled(model: DiffusionModel) -> DiffusionModel:
+    """The same model without labels: it draws what the labelled one draws when nothing is asked."""
+    if not model.labels:
+        return model
+    network = UNet(replace(model.network.config, labels=()))
+    weights = dict(model.network.state_dict())
+    # "Any" adds the first row of every table to the time's embedding, which ends in this bias.
+    bias = "time.mlp.2.bias"
+    tables = [key for key in weights if key.startswith("labels.")]
+    weights[bias] = weights[bias] + sum(weights[key][0] for key in tables)
+    network.load_state_dict({key: weights[key] for key in weights if key not in tables})
+    return replace(model, network=ready(network.to(model.device)), labels={})
+
+
 def some_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Labels (B, attributes) with a random part of each row replaced by -1, "any".
 
@@ -315,7 +369,8 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     warmup = max(min(config.warmup, config.steps // 10), 1)
     rise = min((step + 1) / warmup, 1.0)
     late = max(2 * step / config.steps - 1, 0.0)
-    return config.lr * rise * (1 + math.cos(math.pi * late)) / 2
+    halvings = sum(step >= since for since in config.halved)
+    return config.lr * rise * (1 + math.cos(math.pi * late)) / 2 / 2**halvings
 
 
 def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:

@@ -108,18 +108,33 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """Predict for x at `time`; see the class for the shapes."""
+        return self.body(x, self.films(time, labels))
+
+    def films(self, time: Tensor, labels: Tensor | None = None) -> Tensor:
+        """All that the body needs to know of time and labels, (B, F); x plays no part in it."""
         condition = F.silu(self._condition(time, labels))
+        return torch.cat([block.film_of(condition) for block in self._blocks()], dim=1)
+
+    def body(self, x: Tensor, films: Tensor) -> Tensor:
+        """Predict for x, given its `films`, (B, F) or (1, F) where all images have the same."""
+        widths = [2 * block.width for block in self._blocks()]
+        film = iter(films.to(self.stem.weight.dtype)[:, :, None, None].split(widths, dim=1))
         h = self.stem(F.pixel_unshuffle(x, FOLD).to(self.stem.weight.dtype))
         skips = [h]
         for layer in self.down:
-            h = layer(h, condition)
+            h = layer(h, next(film)) if isinstance(layer, Block) else layer(h)
             skips.append(h)
-        h = self.middle(h, condition)
+        h = self.middle(h, next(film))
         for layer in self.up:
             if isinstance(layer, Block):
-                h = torch.cat([h, skips.pop()], dim=1)
-            h = layer(h, condition)
+                h = layer(torch.cat([h, skips.pop()], dim=1), next(film))
+            else:
+                h = layer(h)
         return F.pixel_shuffle(self.head(h), FOLD)
+
+    def _blocks(self) -> list[Block]:
+        layers = [*self.down, self.middle, *self.up]
+        return [layer for layer in layers if isinstance(layer, Block)]
 
     def _condition(self, time: Tensor, labels: Tensor | None) -> Tensor:
         condition = self.time(time)
@@ -154,6 +169,7 @@ class Block(nn.Module):
 
     def __init__(self, width_in: int, width: int, dim: int, attention: bool = False):
         super().__init__()
+        self.width = width
         self.norm1 = norm(width_in)
         self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
         self.film = nn.Linear(dim, 2 * width)
@@ -162,11 +178,19 @@ class Block(nn.Module):
         self.skip = nn.Identity() if width_in == width else nn.Conv2d(width_in, width, 1)
         self.attention = Attention(width) if attention else nn.Identity()
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(B, width_in, h, w) and condition (B, dim) to (B, width, h, w)."""
+    def film_of(self, condition: Tensor) -> Tensor:
+        """(B, dim) to (B, 2·width): the factors of the normalised channels, then what to add."""
+        scale, shift = self.film(condition).chunk(2, dim=1)
+        scale = 1 + scale
+        # norm2's own affine map is taken in, so that one pass over memory does both.
+        return torch.cat([self.norm2.weight * scale, self.norm2.bias * scale + shift], dim=1)
+
+    def forward(self, x: Tensor, film: Tensor) -> Tensor:
+        """(B, width_in, h, w) and its film (B, 2·width, 1, 1) to (B, width, h, w)."""
         h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(h) * (1 + scale) + shift
+        scale, shift = film.chunk(2, dim=1)
+        h = F.group_norm(h, self.norm2.num_groups, eps=self.norm2.eps)
+        h = torch.addcmul(shift, h, scale)
         return self.attention(self.skip(x) + self.conv2(F.silu(h)))
 
 
@@ -184,20 +208,21 @@ class Attention(nn.Module):
         """(B, width, h, w) to the same shape."""
         batch, width, height, breadth = x.shape
         qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, positions, 3·width)
-        q, k, v = qkv.reshape(batch, height * breadth, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        heads = qkv.reshape(batch, height * breadth, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = heads.unbind()
         h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, positions, width / heads)
         h = h.transpose(1, 2).reshape(batch, height, breadth, width).permute(0, 3, 1, 2)
         return x + self.out(h)
 
 
 class Downsample(nn.Module):
-    """Half the resolution, by a strided convolution; the condition is not used."""
+    """Half the resolution, by a strided convolution."""
 
     def __init__(self, width: int):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) to (B, width, h/2, w/2)."""
         return self.conv(x)
 
@@ -209,7 +234,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) to (B, width, 2h, 2w)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 

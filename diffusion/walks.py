@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from diffusion.ahead import Ahead, Drawers
 from diffusion.denoiser import ANY
 from diffusion.film import LENSES, Film, first_still, still
 from diffusion.model import DiffusionModel
@@ -44,7 +45,7 @@ class Request:
 class Walk:
     """The state of one request: x of all its images, and how far they have come."""
 
-    def __init__(self, request: Request, resident: Resident, key: Hashable):
+    def __init__(self, request: Request, resident: Resident, key: Hashable, drawers: Drawers):
         self.key = key
         self.request, self.model = request, resident.model
         self.plan = request.recipe.plan(self.model.schedule)
@@ -52,7 +53,9 @@ class Walk:
         self.readers = 0
         self.calls = 0  # rows of the plan that all images have done
         self.labels = _labels(request, self.model)
-        self._noise = Noise(request.seeds, self.model.shape, self.model.device)
+        noise = Noise(request.seeds, self.model.shape, self.model.device)
+        levels = [self.model.schedule.T, *(row.s for row in self.plan if row.D)]
+        self._noise = Ahead(noise, levels, drawers)
         self._x: Tensor | None = None  # until the first call
         self._x0_previous: Tensor | None = None
         self._landed: list[Frame] = []  # of images that did this row
@@ -97,8 +100,7 @@ class Walk:
 
     def noise(self, part: Part) -> Tensor:
         """z of the images of a part, for the level on which they land."""
-        noise = Noise(self.request.seeds[part.rows], self.model.shape, self.model.device)
-        return noise(part.row.s)
+        return self._noise(part.row.s)[part.rows]
 
     def land(self, frame: Frame) -> None:
         """The images that were taken have done their row."""

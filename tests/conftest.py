@@ -6,8 +6,10 @@ import os
 import tempfile
 from pathlib import Path
 
-# Before anything is imported: no test, and no process that a test starts, sees the user's cache.
+# Before anything is imported: no test, and no process that a test starts, sees the user's cache
+# or runs.
 os.environ["CARTOON_CACHE"] = tempfile.mkdtemp(prefix="cartoon-tests-")
+os.environ["CARTOON_RUNS"] = tempfile.mkdtemp(prefix="cartoon-runs-")
 
 import numpy as np
 import pytest
@@ -40,6 +42,7 @@ def _cache():
     import shutil
 
     shutil.rmtree(os.environ["CARTOON_CACHE"], ignore_errors=True)
+    shutil.rmtree(os.environ["CARTOON_RUNS"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,4 +183,23 @@ def test_the_speed_is_unknown_until_it_is_measured():
         assert time.monotonic() < end
         time.sleep(0.05)
     assert source.images_per_second() > 0
+    source.close()
+
+
+def test_runs_that_begin_later_are_computed_in_the_faster_way(monkeypatch):
+    slow, fast = Network(), Network()
+    source = backend(slow)
+    monkeypatch.setattr(
+        "demo.backend.prepare",
+        lambda model, done: done(replace(model, compute=fast, backend="openvino")),
+    )
+    before = watched(source, comparison())
+    source.improve()
+    assert source.describe().endswith("(openvino)")
+    slow.calls = fast.calls = 0
+    after = watched(source, comparison())
+    assert fast.calls
+    assert not slow.calls
+    for one, other in zip(before[-1].stills, after[-1].stills, strict=True):
+        np.testing.assert_array_equal(one.x, other.x)
     source.close()

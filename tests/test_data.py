@@ -203,7 +203,7 @@ def test_only_pictures_of_cartoonsets_own_size_are_cropped(source):
 def test_the_second_call_opens_the_cache_without_decoding(source, monkeypatch):
     plain().save(source / "face.png")
     first = loaded(source)
-    monkeypatch.setattr(data, "_preparation", lambda size: pytest.fail("decoded again"))
+    monkeypatch.setattr(data, "preparation", lambda size: pytest.fail("decoded again"))
     second = loaded(source)
     assert second.key == first.key
     assert second.names == first.names

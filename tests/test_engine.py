@@ -435,3 +435,16 @@ def test_thousand_requests_cancelled_at_random_leave_nothing_behind(make, model)
     assert not engine._active
     assert resident_bytes() - before < 50 * 2**20
     assert isinstance(finish(engine.submit([request()]))[0], np.ndarray)
+
+
+def test_the_machine_is_measured_again_when_nobody_waits(model, monkeypatch):
+    found = [CAPACITY, replace(CAPACITY, full=16)]
+    monkeypatch.setattr("diffusion.engine.measure", lambda model: found.pop(0))
+    models = Residents()
+    models.keep("toy", model)
+    engine = Engine(models)
+    engine.start("toy")
+    wait(lambda: engine.capacity.full == 32)
+    engine.measure_again("toy")
+    wait(lambda: engine.capacity.full == 16)
+    engine.close()

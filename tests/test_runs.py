@@ -24,7 +24,7 @@ from diffusion.cli import app
 from diffusion.files import replacing, write_json
 from diffusion.pictures import read_settings
 from diffusion.runs import Run, RunError, train_run
-from diffusion.training import TrainConfig, Trainer
+from diffusion.training import TrainConfig, Trainer, learning_rate
 
 ROOT = Path(__file__).parents[1]
 TINY = TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50)
@@ -60,6 +60,7 @@ def test_a_finished_run_holds_all_that_its_folder_promises(run):
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "checkpoint.safetensors",
         "config.json",
+        "lock",
         "metrics.jsonl",
         "model",
         "previews",
@@ -496,3 +497,110 @@ def test_the_whole_command_trains_a_preset_from_a_folder(tmp_path, pictures):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"Trained; the model is in {run.model_folder}\n"
     assert DiffusionModel.from_pretrained(run.model_folder).shape == (3, 16, 16)
+
+
+# Growing, going back, and who holds the lock
+
+
+def test_a_finished_run_goes_on_for_more_images_like_one_that_had_them_from_that_step(
+    run, tmp_path, pictures
+):
+    finish(run)
+    run.extend(20)
+    assert finish(run)[-1].step == 15
+    assert run.config()[1].images == 60
+    assert run.status() | {"state": "finished", "images": 60} == run.status()
+
+
+def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):
+    """The last good state is restored, the learning rate is half from there on."""
+    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    update, poisoned = Trainer.update, []
+
+    def once(self, batch, lr):
+        found = update(self, batch, lr)
+        if self.step == 6 and not poisoned:
+            poisoned.append(lr)
+            return found * NAN
+        return found
+
+    monkeypatch.setattr(Trainer, "update", once)
+    last = finish(run, checkpoint_seconds=0.0)[-1]
+    assert last.step == 10
+    _, config = run.config()
+    assert config.halved == (6,)
+    assert [record["step"] for record in lines(run)] == list(range(1, 11))
+    assert run.status()["state"] == "finished"
+    plain = dataclasses.replace(config, halved=())
+    assert lines(run)[6]["lr"] == pytest.approx(learning_rate(plain, 6) / 2)
+    assert lines(run)[5]["lr"] == pytest.approx(learning_rate(plain, 5))
+
+
+def test_a_process_that_only_holds_the_lock_keeps_a_second_trainer_out(run):
+    code = (
+        "import sys, time; from filelock import FileLock; FileLock(sys.argv[1]).acquire();"
+        "print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(run.lock_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=r"being trained by process .*; stop it first$"):
+            finish(run)
+        holder.kill()
+    assert finish(run)[-1].step == 10
+
+
+def test_previews_are_thinned_and_the_first_and_the_last_stay(run, monkeypatch):
+    finish(run)
+    sheet = (run.previews / "0000040.png").read_bytes()
+    for images in range(1, 40):
+        (run.previews / f"{images:07d}.png").write_bytes(sheet)
+    monkeypatch.setattr(runs, "PREVIEW_BYTES", 12 * len(sheet))
+    run.save_preview(DiffusionModel.from_pretrained(run.model_folder), 41)
+    left = sorted(int(path.stem) for path in run.previews.glob("*.png"))
+    assert len(left) <= 12
+    assert (left[0], left[-1]) == (0, 41)
+
+
+def test_the_model_carries_a_card_with_where_its_pictures_came_from(tmp_path):
+    run = created(tmp_path / "run", Path("pixel-art"), dataclasses.replace(TINY, pool=4))
+    finish(run)
+    card = (run.model_folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc0-1.0\n")
+    assert "by DiceBear, CC0 1.0" in card
+    assert "Begun from nothing; 40 images seen" in card
+
+
+def test_a_run_may_begin_with_a_model_and_says_so(run, tmp_path, pictures):
+    finish(run)
+    config = dataclasses.replace(TINY, start=str(run.model_folder), lr=1e-9, warmup=1)
+    second = created(tmp_path / "second", pictures, config)
+    finish(second, stopped=iter([True]).__next__)
+    before, after = (load_file(one.model_folder / "model.safetensors") for one in (run, second))
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
+    model = DiffusionModel.from_pretrained(second.model_folder)
+    assert model.training["start"] == str(run.model_folder)
+    assert (
+        f"Begun from the weights of {run.model_folder}"
+        in (second.model_folder / "README.md").read_text()
+    )
+
+
+def test_the_command_takes_the_shape_of_the_model_it_begins_with(run, command, pictures, tmp_path):
+    finish(run)
+    out = tmp_path / "second"
+    words = ("--data", pictures, "--from", run.model_folder, "--out", out, "--images", 8)
+    assert "--from decides size" in refused(command(*words, "--size", 32))
+    done = command(*words, "--batch", 4, "--threads", 1)
+    assert done.exit_code == 0, done.output
+    _, config = Run(out).config()
+    assert (config.size, config.widths, config.T) == (16, (16, 32), 50)
+    assert config.start == str(run.model_folder)
+
+
+def test_a_run_stops_saved_when_its_time_is_up(run, command):
+    done = command("--resume", "--out", run.folder, "--at-most", 0)
+    assert done.exit_code == 0, done.output
+    assert run.status()["state"] == "stopped"
+    assert run.checkpoint_path.exists()

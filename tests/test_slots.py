@@ -74,4 +74,4 @@ def test_the_capacity_is_read_off_measured_seconds():
 def test_what_is_in_flight_is_bounded_by_memory_too():
     gpu = capacity({1: 0.002, 64: 0.0021, 256: 0.003}, picture_bytes=12_288)
     assert (gpu.quick, gpu.full) == (256, 256)
-    assert gpu.in_flight == 2**30 // (250 * 12_288)
+    assert gpu.in_flight == 2**30 // (250 * 3 * 12_288)  # three lenses

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import Schedule
+from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
+from diffusion.model import ready
 from diffusion.pictures import from_uint8
-from diffusion.training import PRESETS, TrainConfig, Trainer, learning_rate, loss_weight
+from diffusion.training import PRESETS, TrainConfig, Trainer, learning_rate, loss_weight, unlabelled
 
 TINY = TrainConfig(images=64, size=16, widths=(16, 32), batch=4, T=50)
 
@@ -303,3 +304,23 @@ def test_a_config_survives_json(preset):
 def test_absurd_settings_are_refused_in_one_sentence(absurd):
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
         with_(**absurd)
+
+
+def test_a_model_without_its_labels_draws_as_it_does_when_nothing_is_asked():
+    torch.manual_seed(0)
+    network = UNet(UNetConfig(size=16, widths=(16, 32), labels=(3, 2)))
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    labels = {"hair": ("a", "b", "c"), "hat": ("no", "yes")}
+    model = DiffusionModel(ready(network), Schedule.cosine(50), labels=labels)
+    plain = unlabelled(model)
+    assert not plain.labels
+    x, time = torch.randn(3, 3, 16, 16), torch.tensor([1.0, 400.0, 990.0])
+    torch.testing.assert_close(plain.network(x, time), network(x, time), atol=1e-5, rtol=1e-5)
+
+
+def test_a_trainer_does_not_begin_with_a_model_of_another_shape():
+    model = DiffusionModel(UNet(UNetConfig(size=16, widths=(16,))), Schedule.cosine(50))
+    with pytest.raises(ValueError, match="has another shape than the run; start anew"):
+        Trainer(TINY).begin_with(model)

@@ -152,7 +152,8 @@ def test_gradients_reach_every_parameter():
 def test_residual_branches_start_as_nothing():
     x = torch.randn(2, 32, 8, 8)
     block = Block(32, 32, 64, attention=True)
-    torch.testing.assert_close(block(x, torch.randn(2, 64)), x)
+    film = block.film_of(torch.randn(2, 64))[:, :, None, None]
+    torch.testing.assert_close(block(x, film), x)
 
 
 def test_a_config_survives_json():

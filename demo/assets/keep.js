@@ -36,9 +36,10 @@ async function base64Of(file) {
   return btoa(letters);
 }
 
-// Calls `receive` with a file that is dropped anywhere on the page; `over` shows that it may be.
-function onDrop(receive, over) {
-  const isFile = (event) => event.dataTransfer?.types.includes("Files");
+// Calls `receive` with a file that is dropped anywhere on the page, as long as `here` says so;
+// `over` shows that it may be dropped.
+function onDrop(here, receive, over) {
+  const isFile = (event) => here() && event.dataTransfer?.types.includes("Files");
   let depth = 0; // dragenter and dragleave also come from every element on the way
   const enter = (by) => {
     depth = Math.max(depth + by, 0);

@@ -271,11 +271,12 @@ find(".keep").addEventListener("click", (event) => {
 find(".clock").addEventListener("change", (event) => tell(event.target.value));
 find(".speed").addEventListener("click", (event) => hasten(event.currentTarget));
 
+const onScreen = () => stage.isConnected && stage.offsetParent !== null;
+
 // Keys work wherever no other control has a use for them, as long as the stage is on screen.
 document.addEventListener("keydown", (event) => {
   const mine = event.target === timeline.element || event.target === document.body;
-  const away = !stage.isConnected || stage.offsetParent === null;
-  if (away || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!onScreen() || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape" && zoom !== null) return enlarge(null);
   if (!mine || !keys[event.key]) return;
   event.preventDefault();
@@ -301,7 +302,7 @@ function connect([select, more, file, , drawer]) {
     document.body.classList.toggle("smooth", event.target.value === "smooth");
     showAgain();
   });
-  onDrop(give, (isOver) => {
+  onDrop(onScreen, give, (isOver) => {
     find(".drop").hidden = !isOver;
   });
   server.opening().then(showRecorded);

@@ -3,6 +3,7 @@
 import typer
 
 from diffusion.cli.evaluate import evaluate, guidance
+from diffusion.cli.probe import probe
 from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.publish import publish
 from diffusion.cli.reader import reader
@@ -21,4 +22,5 @@ app.command()(sample)
 app.command()(evaluate)
 app.command()(guidance)
 app.command()(publish)
+app.command()(probe)
 app.command()(reader)

@@ -15,6 +15,7 @@ import torch
 import typer
 from torch import Tensor
 
+from diffusion.backends import accelerated
 from diffusion.cli.problem import one_sentence
 from diffusion.device import pick_device
 from diffusion.files import replacing
@@ -59,6 +60,9 @@ def sample(
         int | None, typer.Option(help="Pictures computed together; they stay the same.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, openvino, bfloat16, float16 or float32.")
+    ] = "auto",
 ) -> None:
     """Draw pictures with a trained model; the same seed gives the same picture."""
     with one_sentence():
@@ -69,7 +73,7 @@ def sample(
         write = _writer(out)
         if frames is not None:
             _check_animation(frames)
-        trained = DiffusionModel.from_pretrained(model, pick_device(device))
+        trained = accelerated(DiffusionModel.from_pretrained(model, pick_device(device)), backend)
         recipe.plan(trained.schedule)
         wishes = asked(trained.labels, label or [])
         check_guidance(guidance)

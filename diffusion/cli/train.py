@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -15,18 +16,22 @@ import numpy as np
 import torch
 import typer
 
+from diffusion.cartoons import FIRST, STYLES
 from diffusion.cli.problem import one_sentence
 from diffusion.data import Images, load_images
 from diffusion.device import pick_device, training_precision
 from diffusion.labels import load_labels
+from diffusion.model import DiffusionModel
 from diffusion.runs import Run, RunError, labels_of, train_run
-from diffusion.training import PRESETS, TrainConfig, Trainer
+from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, Trainer, shape_of
 
 PROBE_SECONDS = 8.0
 
 
 def train(
-    data: Annotated[str, typer.Option(help="A folder, .zip or .tgz of images.")] = "",
+    data: Annotated[
+        str, typer.Option(help=f"A folder, .zip or .tgz of images, or {', '.join(STYLES)}.")
+    ] = "",
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/first"),
     preset: Annotated[
         str, typer.Option(help="tiny (32 px), small (64 px) or base (GPU).")
@@ -36,11 +41,21 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides weights, batches and noise.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    start: Annotated[
+        str, typer.Option("--from", help="Begin with this model's weights: a folder or Hub name.")
+    ] = "",
+    more: Annotated[
+        int | None, typer.Option(help="With --resume: train on so many images more.")
+    ] = None,
+    at_most: Annotated[
+        float | None, typer.Option(help="Stop, saved, after so many minutes at the latest.")
+    ] = None,
+    nice: Annotated[int, typer.Option(help="Give way to other programs: 0 to 19.")] = 0,
     size: Annotated[int | None, typer.Option(help="Picture side in pixels.")] = None,
     prediction: Annotated[
-        str, typer.Option(help="What the network predicts: v, eps, x0, dual.")
-    ] = "v",
-    schedule: Annotated[str, typer.Option(help="cosine or linear.")] = "cosine",
+        str | None, typer.Option(help="What the network predicts: v, eps, x0, dual; v.")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine or linear; cosine.")] = None,
     min_snr: Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting; off.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
@@ -71,6 +86,7 @@ def train(
     """Train a model from nothing. Ctrl-C saves; --resume goes on exactly where it was."""
     with one_sentence():
         run, where = Run(out), pick_device(device)
+        give_way(nice)
         if not resume:
             if not data:
                 raise ValueError("no --data given; give a folder, .zip or .tgz of images")
@@ -91,12 +107,50 @@ def train(
                 "precision": _precision(precision, where),
             }
             wanted = attributes.split(",") if attributes else None
-            _start(run, data, preset, minutes, images, overrides, where, labels, wanted)
+            given = {key: value for key, value in overrides.items() if value is not None}
+            if start:
+                given = {**FINE_TUNING, **given, **_shape(start, given)}
+            _start(run, data, preset, minutes, images, given, where, labels, wanted)
         elif minutes is not None or images is not None:
             raise ValueError(
                 "--resume keeps the run's own budget; leave --minutes and --images out"
             )
-        _follow(run, where, preview_every, checkpoint_every)
+        if more is not None:
+            _extend(run, more, resume)
+        _follow(run, where, preview_every, checkpoint_every, at_most)
+
+
+def give_way(nice: int) -> None:
+    """Let every other program go first, to this degree."""
+    if not nice:
+        return
+    os.nice(nice)
+    # Desktops share the processor among sessions: one that this process leads gives way as well,
+    # but never the session of the shell, or the page, that it was started from.
+    if hasattr(os, "getsid") and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
+
+
+def _shape(start: str, given: dict) -> dict:
+    """The settings that a run takes over from the model it begins with."""
+    shape = {**shape_of(DiffusionModel.from_pretrained(start)), "start": _resolved(start)}
+    differs = [key for key in shape if key in given and given[key] != shape[key]]
+    if differs:
+        raise ValueError(f"--from decides {', '.join(differs)}; leave it out")
+    return shape
+
+
+def _resolved(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def _extend(run: Run, more: int, resume: bool) -> None:
+    if not resume or more < 1:
+        raise ValueError("--more adds images to a run; give --resume and a number from 1 up")
+    if run.alive:
+        raise RunError(f"{run.folder} is being trained; stop it first")
+    run.extend(more)
 
 
 def _start(
@@ -105,7 +159,7 @@ def _start(
     preset: str,
     minutes: float | None,
     images: int | None,
-    overrides: dict,
+    given: dict,
     device: torch.device,
     labels_file: Path | None,
     attributes: list[str] | None,
@@ -118,26 +172,33 @@ def _start(
         raise ValueError("give a budget: either --minutes or --images")
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes is no budget; give a positive number")
-    given = {key: value for key, value in overrides.items() if value is not None}
+    built_in = data in STYLES
+    if built_in:
+        given.setdefault("pool", FIRST)
     config = TrainConfig(**{"images": 1 if images is None else images, **PRESETS[preset], **given})
-    pictures = load_images(data, config.size)
+    pictures = load_images(data, config.size, complete=built_in and bool(attributes))
     if "held_out" not in given:
         config = replace(config, held_out=1000 if len(pictures) >= 5000 else 0)
     pictures.split(config.held_out)  # refuses too many before there is a run
     if labels_file is not None:
         labels = load_labels(labels_file, pictures.names, attributes)
         config = replace(config, labels=labels.names, labels_file=str(labels_file.resolve()))
+    elif attributes and built_in:
+        chosen = pictures.labels.only(attributes)
+        config = replace(config, labels=chosen.names)
     elif attributes:
         raise ValueError("--attributes chooses columns of a file; add --labels FILE.csv")
     if minutes is not None:
-        speed = _images_per_second(config, pictures, device)
+        speed = images_per_second(config, pictures, device, PROBE_SECONDS)
         budget = max(int(minutes * 60 * speed), config.batch)
         config = replace(config, images=budget)
         typer.echo(f"{speed:.1f} images/s here: {budget:,} images in {minutes:g} minutes.")
-    run.create(str(Path(data).resolve()), config)
+    run.create(data if built_in else str(Path(data).resolve()), config)
 
 
-def _images_per_second(config: TrainConfig, pictures: Images, device: torch.device) -> float:
+def images_per_second(
+    config: TrainConfig, pictures: Images, device: torch.device, seconds: float
+) -> float:
     """Measure real steps of a trainer that is then thrown away."""
     torch.set_num_threads(config.threads)
     trainer = Trainer(replace(config, images=10**9), device)
@@ -146,20 +207,32 @@ def _images_per_second(config: TrainConfig, pictures: Images, device: torch.devi
     for _ in range(2):  # the first steps allocate and choose kernels
         next(steps).loss.item()
     start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < PROBE_SECONDS or count < 3:
+    while time.perf_counter() - start < seconds or count < 3:
         next(steps).loss.item()
         count += 1
     return count * config.batch / (time.perf_counter() - start)
 
 
-def _follow(run: Run, device: torch.device, preview_every: float, checkpoint_every: float) -> None:
+def _follow(
+    run: Run,
+    device: torch.device,
+    preview_every: float,
+    checkpoint_every: float,
+    at_most: float | None,
+) -> None:
     from tqdm import tqdm
 
-    stop = []
+    stop, latest = [], time.monotonic() + 60 * (math.inf if at_most is None else at_most)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.append(True))
     total = run.config()[1].images
-    pulses = train_run(run, device, preview_every, checkpoint_every, stopped=lambda: bool(stop))
+    pulses = train_run(
+        run,
+        device,
+        preview_every,
+        checkpoint_every,
+        stopped=lambda: bool(stop) or time.monotonic() > latest,
+    )
     first = pulse = next(pulses, None)  # a refusal comes here, before there is a bar
     begun = first.images if first else 0
     with tqdm(total=total, initial=begun, unit="img", unit_scale=True, smoothing=0.1) as bar:

@@ -1,0 +1,27 @@
+// The header's tabs. Screens stay in the page when another is shown: what they do goes on.
+
+const KEPT = "cartoon-tab";
+const tabs = [...element.querySelectorAll("[role=tab]")];
+
+function open(name, focus = false) {
+  const found = tabs.find((tab) => tab.dataset.tab === name) ?? tabs[0];
+  tabs.forEach((tab) => {
+    tab.setAttribute("aria-selected", String(tab === found));
+    tab.tabIndex = tab === found ? 0 : -1;
+  });
+  document.body.dataset.tab = found.dataset.tab;
+  sessionStorage.setItem(KEPT, found.dataset.tab);
+  if (focus) found.focus();
+  document.dispatchEvent(new CustomEvent("tab", { detail: found.dataset.tab }));
+}
+
+tabs.forEach((tab, i) => {
+  tab.addEventListener("click", () => open(tab.dataset.tab));
+  tab.addEventListener("keydown", ({ key }) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    if (by) open(tabs[(i + by + tabs.length) % tabs.length].dataset.tab, true);
+  });
+});
+element.querySelector("#pill").addEventListener("click", () => open("train"));
+document.addEventListener("open-in-compare", () => open("compare"));
+open(location.hash.slice(1) || sessionStorage.getItem(KEPT));

@@ -1,0 +1,464 @@
+// The Train tab: asks the server how the runs are, shows the one that is watched, and starts,
+// stops and continues those of this browser. Gradio calls this with `element`, `server` and
+// `upload` in scope. Everything shown comes from the server: a reload shows the same.
+
+const SOON = 1000; // milliseconds between two looks at a run that goes on,
+const LATER = 5000; // and otherwise
+const FRAMES = 6; // previews per second of the time-lapse
+const AT_ONCE = 6; // uploads
+const KEY = "cartoon-owner";
+
+const root = element.querySelector(".train");
+const find = (selector) => root.querySelector(selector);
+const form = find("form.choices");
+const owner = secret();
+
+let watched = sessionStorage.getItem("cartoon-run"); // the name of the run on show
+let known = null; // the server's last answer
+let shown = null; // [images, seconds] of the sheet on show
+let following = true; // whether the newest sheet is shown as it comes
+let playing = null;
+let upload_ = null; // the token of this visitor's pictures
+let timer = null;
+let asked = 0; // estimates: only the latest counts
+
+const sheets = new Map(); // "run images" to a promise of a picture
+
+// This browser's name for itself: who started a run may stop it. The operator comes with a key.
+function secret() {
+  const given = new URLSearchParams(location.search).get("operator");
+  try {
+    if (given) localStorage.setItem(KEY, given);
+    const kept = localStorage.getItem(KEY) || name();
+    localStorage.setItem(KEY, kept);
+    return kept;
+  } catch {
+    return given || name();
+  }
+}
+
+function name() {
+  return [...crypto.getRandomValues(new Uint8Array(24))]
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
+}
+
+const visible = () => document.body.dataset.tab === "train" && !document.hidden;
+
+async function look() {
+  clearTimeout(timer);
+  const wish = { owner, run: visible() ? watched : null };
+  try {
+    const answer = await server.look(wish);
+    if (answer.problem) throw new Error(answer.problem);
+    known = answer;
+    find(".lost").hidden = true;
+    tell();
+  } catch {
+    find(".lost").hidden = false;
+  }
+  clearTimeout(timer);
+  timer = setTimeout(look, known?.going && visible() ? SOON : LATER);
+}
+
+// Brings everything in line with the last answer.
+function tell() {
+  pill(known.going);
+  root.dataset.state = known.going ? "going" : "idle";
+  find(".start").disabled = Boolean(known.going);
+  if (known.going && !find(".estimate .words").dataset.busy) say(known.busy, true);
+  if (!known.going && find(".estimate .words").dataset.busy) estimate();
+  if (!watched && known.going) watch_(known.going.name);
+  if (watched && !known.runs.some((run) => run.name === watched)) watch_(null);
+  list(known.runs);
+  find("article.run").hidden = !known.run;
+  if (known.run) details(known.run);
+}
+
+function pill(going) {
+  const badge = document.querySelector("#pill");
+  if (!badge) return;
+  badge.hidden = !going;
+  badge.textContent = going ? `● ${going.percent} %` : "";
+}
+
+function watch_(run) {
+  watched = run;
+  shown = null;
+  following = true;
+  pause();
+  if (run) sessionStorage.setItem("cartoon-run", run);
+  else sessionStorage.removeItem("cartoon-run");
+  if (known) known.run = null;
+  look();
+}
+
+function details(run) {
+  find(".facts .title").textContent = `${run.title}, ${run.size} px`;
+  find(".facts .state").textContent = run.words;
+  find(".percent").textContent = `${run.percent} %`;
+  find(".bar i").style.width = `${run.percent}%`;
+  find("dd.images").textContent = `${number(run.images)} / ${number(run.total)}`;
+  find("dd.speed").textContent = run.speed === null ? "–" : number(Math.round(run.speed));
+  find("dd.left").textContent = run.left === null ? "–" : time(run.left);
+  line(run.loss);
+  find(".advice").textContent = run.advice;
+  find("article .problem").textContent = run.problem;
+  buttons(run);
+  previews(run);
+}
+
+function buttons(run) {
+  const mine = run.mine;
+  const going = Boolean(known.going);
+  show(".stop", run.live && mine);
+  show(".continue", !run.live && mine && !going);
+  const again = find(".continue");
+  again.textContent =
+    run.state === "finished"
+      ? fill(again.dataset.more, { minutes: minutes() })
+      : again.dataset.continue;
+  show("article .compare", run.model);
+  show("article .model", run.model);
+  show("article .film", run.previews.length > 1);
+  show(".delete", !run.live && mine);
+  show(".foreign", !mine);
+}
+
+function show(selector, whether) {
+  find(selector).hidden = !whether;
+}
+
+// One line, the loss downward on a logarithmic axis.
+function line(points) {
+  const path = find(".loss path");
+  if (points.length < 2) {
+    path.setAttribute("d", "");
+    find(".loss .value").textContent = "";
+    return;
+  }
+  const logs = points.map(([, loss]) => Math.log(loss));
+  const [low, high] = [Math.min(...logs), Math.max(...logs)];
+  const last = points[points.length - 1];
+  const x = (images) => (400 * images) / last[0];
+  const y = (log) => 86 - (82 * (log - low)) / (high - low || 1);
+  const d = points.map(([images], i) => `${x(images).toFixed(1)} ${y(logs[i]).toFixed(1)}`);
+  path.setAttribute("d", `M${d.join("L")}`);
+  find(".loss .value").textContent = last[1].toFixed(4);
+}
+
+// The time-lapse: a slider over all sheets of the run.
+function previews(run) {
+  const slider = find(".scrub");
+  const last = run.previews.length - 1;
+  slider.max = Math.max(last, 0);
+  slider.disabled = last < 1;
+  find(".lapse .play").disabled = last < 1;
+  if (last < 0) return;
+  if (following && !playing) slider.value = last;
+  sheet(run, Number(slider.value));
+}
+
+async function sheet(run, index) {
+  const at = run.previews[Math.min(index, run.previews.length - 1)];
+  const [images, seconds] = at;
+  if (shown && shown[0] === images && shown[2] === run.name) return;
+  const mine = (shown = [images, seconds, run.name]);
+  const picture = await fetched(run.name, images);
+  if (mine !== shown || !picture) return;
+  const canvas = find(".sheet canvas");
+  canvas.width = picture.width;
+  canvas.height = picture.height;
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+  canvas.dataset.images = images;
+  const words = find(".position");
+  words.textContent = fill(words.dataset.words, { images: number(images), time: time(seconds) });
+}
+
+function fetched(run, images) {
+  const key = `${run} ${images}`;
+  if (!sheets.has(key)) {
+    const coming = server.preview({ run, images }).then(async ({ uri }) => {
+      if (!uri) return null;
+      const picture = new Image();
+      picture.src = uri;
+      await picture.decode();
+      return picture;
+    });
+    coming.catch(() => sheets.delete(key));
+    sheets.set(key, coming);
+  }
+  return sheets.get(key);
+}
+
+function play() {
+  const run = known?.run;
+  if (!run) return;
+  following = false;
+  const slider = find(".scrub");
+  if (Number(slider.value) >= Number(slider.max)) slider.value = 0;
+  mark(true);
+  const mine = (playing = {});
+  const step = async () => {
+    if (playing !== mine) return;
+    await sheet(known.run, Number(slider.value));
+    await new Promise((resolve) => setTimeout(resolve, 1000 / FRAMES));
+    if (playing !== mine) return;
+    if (Number(slider.value) >= Number(slider.max)) return pause(true);
+    slider.value = Number(slider.value) + 1;
+    step();
+  };
+  step();
+}
+
+function pause(thenFollow = false) {
+  playing = null;
+  following = thenFollow;
+  mark(false);
+}
+
+function mark(isPlaying) {
+  const button = find(".lapse .play");
+  const words = isPlaying ? button.dataset.pause : button.dataset.play;
+  button.classList.toggle("playing", isPlaying);
+  button.setAttribute("aria-label", words);
+  button.title = words;
+}
+
+// The list of runs; rows stay where they are, so that a click never misses.
+function list(runs) {
+  find(".runs .none").hidden = runs.length > 0;
+  const rows = find(".runs ol");
+  const there = new Map([...rows.children].map((row) => [row.dataset.run, row]));
+  runs.forEach((run, i) => {
+    const row = there.get(run.name) ?? newRow(run.name);
+    there.delete(run.name);
+    if (rows.children[i] !== row) rows.insertBefore(row, rows.children[i] ?? null);
+    row.querySelector(".title").textContent = run.title;
+    row.querySelector(".what").textContent = `${run.size} px · ${number(run.images)} · ${time(run.seconds)}`;
+    row.querySelector(".state").textContent = run.live ? `${run.percent} %` : run.words;
+    row.querySelector(".bytes").textContent = `${(run.bytes / 1e6).toFixed(0)} MB`;
+    row.querySelector("button").setAttribute("aria-current", String(run.name === watched));
+    thumb(row.querySelector("canvas"), run);
+  });
+  there.forEach((row) => row.remove());
+}
+
+function newRow(run) {
+  const row = document.createElement("li");
+  row.dataset.run = run;
+  row.innerHTML =
+    '<button type="button"><canvas></canvas><span class="title"></span>' +
+    '<span class="what"></span><span class="state"></span><span class="bytes"></span></button>';
+  row.firstChild.addEventListener("click", () => {
+    watch_(run);
+    root.scrollIntoView({ block: "start" });
+  });
+  return row;
+}
+
+// The first four faces of the newest sheet.
+async function thumb(canvas, run) {
+  if (run.preview === null || canvas.dataset.images === String(run.preview) || !visible()) return;
+  canvas.dataset.images = run.preview;
+  const picture = await fetched(run.name, run.preview).catch(() => null);
+  if (!picture) return;
+  canvas.width = picture.width / 2;
+  canvas.height = picture.height / 2;
+  canvas.getContext("2d").drawImage(picture, 0, 0);
+}
+
+// The three choices.
+function wish() {
+  const fields = Object.fromEntries(new FormData(form));
+  return {
+    owner,
+    upload: upload_,
+    pictures: fields.pictures,
+    minutes: minutes(),
+    begin: fields.begin,
+    size: fields.size,
+    network: fields.network,
+    batch: fields.batch,
+    rate: fields.rate,
+    seed: fields.seed,
+    flip: form.elements.flip.checked,
+  };
+}
+
+function minutes() {
+  const free = form.elements.free.value.trim();
+  return free || form.querySelector("[name=minutes]:checked")?.value;
+}
+
+async function estimate() {
+  const mine = ++asked;
+  const words = find(".estimate .words");
+  say(words.dataset.measuring);
+  const answer = await server.estimate(wish()).catch(() => ({}));
+  if (mine !== asked) return;
+  say(answer.words ?? answer.problem ?? "", answer.busy, Boolean(answer.problem));
+  const picture = find(".estimate img");
+  picture.hidden = !answer.picture;
+  if (answer.picture) picture.src = answer.picture;
+  find(".estimate .caption").textContent = answer.caption ?? "";
+}
+
+function say(text, busy = false, isProblem = false) {
+  const words = find(".estimate .words");
+  words.textContent = text;
+  words.classList.toggle("problem", isProblem);
+  if (busy) words.dataset.busy = "yes";
+  else delete words.dataset.busy;
+  find(".estimate img").hidden = true;
+  find(".estimate .caption").textContent = "";
+}
+
+form.addEventListener("change", (event) => {
+  const { name, value } = event.target;
+  if (event.target.type === "file") return;
+  if (name === "free") form.querySelectorAll("[name=minutes]").forEach((box) => (box.checked = !value.trim() && box.value === "5"));
+  if (name === "minutes") form.elements.free.value = "";
+  if (name === "other") choose(event.target);
+  find(".drop").hidden = form.elements.pictures.value !== "own";
+  const shipped = form.elements.begin.value === "shipped";
+  ["size", "network"].forEach((field) => (form.elements[field].disabled = shipped));
+  estimate();
+});
+
+function choose(select) {
+  const label = find("label.other");
+  label.hidden = !select.value;
+  const box = label.querySelector("input");
+  box.value = select.value;
+  label.querySelector("span").textContent = select.selectedOptions[0].textContent;
+  if (select.value) box.checked = true;
+  else if (box.checked) form.querySelector("[name=pictures]").checked = true;
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  find(".start").disabled = true;
+  const answer = await server.start(wish()).catch(() => ({ problem: find(".lost").textContent }));
+  find(".start").disabled = false;
+  if (answer.problem) return say(answer.problem, false, true);
+  upload_ = null;
+  find(".taken").textContent = "";
+  watch_(answer.run);
+});
+
+find(".choose").addEventListener("click", () => find(".files").click());
+find(".files").addEventListener("change", async (event) => {
+  const files = [...event.target.files];
+  event.target.value = "";
+  if (files.length) await send(files);
+});
+["dragover", "drop"].forEach((kind) =>
+  find(".pictures").addEventListener(kind, (event) => {
+    event.preventDefault();
+    if (kind !== "drop" || !event.dataTransfer.files.length) return;
+    form.querySelector("[value=own]").checked = true;
+    find(".drop").hidden = false;
+    send([...event.dataTransfer.files]);
+  }),
+);
+
+async function send(files) {
+  const words = find(".taken");
+  const template = find(".estimate .words").dataset.uploading;
+  const tooMany = files.length > Number(words.dataset.most);
+  words.classList.toggle("problem", tooMany);
+  if (tooMany) return (words.textContent = words.dataset.tooMany);
+  const sent = new Array(files.length);
+  let next = 0;
+  const one = async () => {
+    while (next < files.length) {
+      const i = next++;
+      words.textContent = fill(template, { done: i + 1, all: files.length });
+      sent[i] = { path: (await upload(files[i])).path, name: files[i].name };
+    }
+  };
+  let answer;
+  try {
+    await Promise.all(Array.from({ length: AT_ONCE }, one));
+    answer = await server.take({ files: sent });
+  } catch (error) {
+    answer = { problem: String(error.message ?? error) };
+  }
+  words.textContent = answer.problem ?? answer.words;
+  words.classList.toggle("problem", Boolean(answer.problem));
+  if (answer.upload) upload_ = answer.upload;
+}
+
+// What one does with a run.
+const act = async (what, extra = {}) => {
+  const answer = await server[what]({ run: watched, owner, ...extra }).catch(() => ({}));
+  if (answer.problem) find("article .problem").textContent = answer.problem;
+  else look();
+  return answer;
+};
+
+find(".stop").addEventListener("click", () => act("stop"));
+find(".continue").addEventListener("click", () => act("resume", { minutes: minutes() }));
+find(".delete").addEventListener("click", ({ currentTarget: button }) => {
+  if (button.dataset.sure) {
+    delete button.dataset.sure;
+    button.textContent = button.dataset.delete;
+    act("remove");
+    return;
+  }
+  button.dataset.sure = "asked";
+  button.textContent = button.dataset.really;
+  setTimeout(() => {
+    delete button.dataset.sure;
+    button.textContent = button.dataset.delete;
+  }, 4000);
+});
+["model", "film"].forEach((what) =>
+  find(`article .${what}`).addEventListener("click", async ({ currentTarget: button }) => {
+    button.disabled = true;
+    const { name, uri } = await act(what);
+    button.disabled = false;
+    if (!uri) return;
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await (await fetch(uri)).blob());
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }),
+);
+find("article .compare").addEventListener("click", () => {
+  document.dispatchEvent(new CustomEvent("open-in-compare", { detail: { model: watched } }));
+});
+
+find(".scrub").addEventListener("input", ({ target }) => {
+  pause(Number(target.value) >= Number(target.max));
+  if (known?.run) sheet(known.run, Number(target.value));
+});
+find(".lapse .play").addEventListener("click", () => (playing ? pause(true) : play()));
+
+document.addEventListener("tab", arrive);
+document.addEventListener("visibilitychange", () => document.hidden || look());
+arrive();
+
+// Measuring takes the machine for seconds: it waits until somebody comes to this tab.
+async function arrive() {
+  await look();
+  if (visible() && !known?.going && !find(".estimate .words").textContent) estimate();
+}
+
+function number(value) {
+  return value.toLocaleString("en-US");
+}
+
+function time(seconds) {
+  const whole = Math.round(seconds);
+  const [hours, rest] = [Math.floor(whole / 3600), whole % 3600];
+  const two = (n) => String(n).padStart(2, "0");
+  const short = `${Math.floor(rest / 60)}:${two(rest % 60)}`;
+  return hours ? `${hours}:${two(Math.floor(rest / 60))}:${two(rest % 60)}` : short;
+}
+
+function fill(template, values) {
+  return template.replace(/\[(\w+)\]/g, (whole, key) => values[key] ?? whole);
+}

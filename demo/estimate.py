@@ -1,0 +1,102 @@
+"""What a training will bring on this machine, told before it starts.
+
+The speed is measured for two seconds in a process of its own, as the training will be one; what
+so many images gave comes from runs that `python -m benchmarks.strip` measured.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FILE = Path(__file__).parent / "assets" / "milestones.json"
+KNOWN_FOR = 600.0  # seconds that a measured speed holds
+LONGEST = 120.0  # seconds that measuring may take
+# Previews, checkpoints, and the start of the process take their share of the minutes.
+STARTING, SHARE = 4.0, 0.94
+
+
+class Speeds:
+    """Images per second of each kind of training, measured when first asked for."""
+
+    def __init__(self, nice: int):
+        self._nice = nice
+        self._known: dict[tuple[str, ...], tuple[float, float]] = {}
+        self._lock = threading.Lock()  # one measurement at a time, or they would share the cores
+
+    def get(self, options: tuple[str, ...]) -> float:
+        """Images per second with these options of `python -m diffusion probe`.
+
+        Raises RuntimeError when it cannot be measured.
+        """
+        with self._lock:
+            speed, when = self._known.get(options, (0.0, -KNOWN_FOR))
+            if time.monotonic() - when < KNOWN_FOR:
+                return speed
+            speed = self._measure(options)
+            self._known[options] = (speed, time.monotonic())
+            return speed
+
+    def _measure(self, options: tuple[str, ...]) -> float:
+        command = [sys.executable, "-m", "diffusion", "probe", "--nice", str(self._nice), *options]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=LONGEST,
+                check=True,
+                start_new_session=True,  # as the training's process
+            )
+            return float(json.loads(done.stdout)["images_per_second"])
+        except (subprocess.SubprocessError, ValueError, KeyError) as error:
+            said = getattr(error, "stderr", None) or str(error)
+            raise RuntimeError(str(said).strip().splitlines()[-1]) from None
+
+
+def images_in(minutes: float, speed: float) -> int:
+    """How many images a run of so many minutes sees."""
+    return max(round((60 * minutes - STARTING) * SHARE * speed), 1)
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """What a measured run had come to."""
+
+    style: str
+    title: str
+    size: int
+    images: int
+    measured: str  # on which machine
+    picture: str  # a data URI
+
+
+def milestone(style: str, size: int, images: int) -> Milestone | None:
+    """The last one that so many images reach; of another style where this was not measured."""
+    all_known = [known for known in _milestones() if known.size == size]
+    of_style = [known for known in all_known if known.style == style] or all_known
+    reached = [known for known in of_style if known.images <= images]
+    return max(reached, key=lambda known: known.images, default=None)
+
+
+@cache
+def _file() -> dict:
+    return json.loads(FILE.read_text()) if FILE.is_file() else {"milestones": [], "needed": {}}
+
+
+@cache
+def _milestones() -> list[Milestone]:
+    return [Milestone(**known) for known in _file()["milestones"]]
+
+
+def images_needed(size: int) -> int:
+    """About how many images faces of this size took to stop being noise, in the measured runs."""
+    return _file()["needed"].get(str(size), _file()["needed"].get("32", 15_000))

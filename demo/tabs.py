@@ -1,0 +1,30 @@
+"""The header: the name, a tab for each screen, and how far a training is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+import gradio as gr
+
+from demo import wording
+
+ASSETS = Path(__file__).parent / "assets"
+PILL = "A training is going: watch it"
+
+
+def create(screens: Mapping[str, str]) -> None:
+    """Lay the header out, with a tab for each screen: {name of its column: words}."""
+    tabs = "".join(
+        f'<button type="button" role="tab" data-tab="{name}" aria-controls="{name}">'
+        f"{words}</button>"
+        for name, words in screens.items()
+    )
+    template = Template((ASSETS / "tabs.html").read_text())
+    gr.HTML(
+        html_template=template.substitute(title=wording.TITLE, tabs=tabs, pill=PILL),
+        js_on_load=(ASSETS / "tabs.js").read_text(),
+        apply_default_css=False,
+        elem_id="header",
+    )

@@ -1,0 +1,219 @@
+"""The trainings of all visitors: folders under one root, each run by a process of its own.
+
+Everything is on disk, so the page can be reloaded, restarted or opened on another device and
+shows the same; this process only starts trainers, reads their folders and touches `stop`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo import wording_train as wording
+from demo.uploads import Uploads
+from diffusion.cartoons import STYLES
+from diffusion.files import write_json
+from diffusion.runs import Run
+from diffusion.training import TrainConfig
+
+ROOT = Path(__file__).parent.parent
+NICE = 19
+HOSTED_MINUTES, MOST_MINUTES = 10.0, 24 * 60.0
+MOST_RUNS = 200
+PREVIEW_SECONDS = CHECKPOINT_SECONDS = 30.0
+PAGE, LOG = "page.json", "log.txt"  # in a run's folder, beside what the trainer writes
+
+
+class Refused(ValueError):
+    """What a visitor may not or cannot do, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What this page allows."""
+
+    most_minutes: float = MOST_MINUTES
+    forgets: bool = False  # whether the disk is lost when the machine sleeps
+
+    @classmethod
+    def here(cls) -> Rules:
+        """Those of a Space on a Space, else those of one's own machine."""
+        if os.environ.get("SPACE_ID"):
+            return cls(HOSTED_MINUTES, forgets=True)
+        return cls()
+
+
+class Trainings:
+    """All runs under one folder; at most one trains at a time."""
+
+    def __init__(self, root: Path, rules: Rules | None = None):
+        self.root = root
+        self.rules = rules or Rules.here()
+        self.uploads = Uploads(root / ".uploads")
+        self._lock = threading.Lock()  # around starting and deleting
+        root.mkdir(parents=True, exist_ok=True)
+        self.operator = _operator_key(root / ".operator")
+
+    def runs(self) -> list[Run]:
+        """The newest first."""
+        found = [Run(path) for path in self.root.iterdir() if path.name[0] != "."]
+        found = [run for run in found if run.exists]
+        return sorted(found, key=lambda run: (_mtime(run.config_path), run.folder.name))[::-1]
+
+    def find(self, name: object) -> Run:
+        """The run of that name; raises Refused when there is none."""
+        # Compared with what is there: the name comes from a browser.
+        for run in self.runs():
+            if run.folder.name == name:
+                return run
+        raise Refused(wording.GONE)
+
+    def going(self) -> Run | None:
+        """The run that is being trained."""
+        return next((run for run in self.runs() if run.alive), None)
+
+    def start(self, title: str, data: str, config: TrainConfig, owner: str) -> Run:
+        """Begin a run in a new folder. `data` is a built-in style, or the token of an upload."""
+        with self._lock:
+            self._refuse_second()
+            if len(self.runs()) >= MOST_RUNS:
+                raise Refused(wording.RUNS_FULL.format(count=MOST_RUNS))
+            kind = data if data in STYLES else "own"
+            name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+            run = Run(self.root / name)
+            try:
+                run.folder.mkdir(parents=True)
+                if kind == "own":
+                    pictures = run.folder / "pictures"
+                    title = wording.title(self.uploads.move(data, pictures, config.size))
+                    data = str(pictures.resolve())
+                about = {"title": title, "owner": _hash(owner), "created": time.time()}
+                write_json(run.folder / PAGE, about)
+                run.create(data, config)
+                self._spawn(run, self.rules.most_minutes)
+            except BaseException:
+                shutil.rmtree(run.folder, ignore_errors=True)
+                raise
+            return run
+
+    def stop(self, name: object, owner: object) -> None:
+        """Ask the trainer to save and end."""
+        run = self._owned(name, owner)
+        if run.alive:
+            run.stop_path.touch()
+
+    def resume(self, name: object, owner: object, more: int = 0) -> None:
+        """Train on from the last checkpoint, to the end of the budget and `more` images."""
+        with self._lock:
+            run = self._owned(name, owner)
+            self._refuse_second()
+            if more:
+                run.extend(more)
+            self._spawn(run, self.rules.most_minutes)
+
+    def delete(self, name: object, owner: object) -> None:
+        """Remove a run that nobody trains."""
+        with self._lock:
+            run = self._owned(name, owner)
+            if run.alive:
+                raise Refused(wording.STILL_RUNNING)
+            # Out of sight first: nobody sees half a run.
+            gone = self.root / f".deleted-{secrets.token_hex(4)}"
+            run.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def may(self, run: Run, owner: object) -> bool:
+        """Whether this browser started the run, or is the operator's."""
+        if not isinstance(owner, str) or not owner:
+            return False
+        if hmac.compare_digest(owner.encode(), self.operator.encode()):
+            return True
+        return hmac.compare_digest(_hash(owner), str(about(run).get("owner", "")))
+
+    def _owned(self, name: object, owner: object) -> Run:
+        run = self.find(name)
+        if not self.may(run, owner):
+            raise Refused(wording.NOT_YOURS)
+        return run
+
+    def _refuse_second(self) -> None:
+        if run := self.going():
+            raise Refused(wording.busy(seconds_left(run)))
+
+    def _spawn(self, run: Run, most_minutes: float) -> None:
+        run.stop_path.unlink(missing_ok=True)
+        options = {
+            "--out": run.folder.resolve(),
+            "--nice": NICE,
+            "--preview-every": PREVIEW_SECONDS,
+            "--checkpoint-every": CHECKPOINT_SECONDS,
+            "--at-most": most_minutes,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        with open(run.folder / LOG, "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "diffusion", "train", "--resume", *words],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # it outlives this page
+            )
+        run.write_status("starting", run.status().get("images", 0), pid=process.pid)
+        threading.Thread(target=_wait_for, args=(process, run), daemon=True).start()
+
+
+def about(run: Run) -> dict:
+    """What the page noted about a run; {} for one that a command started."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((run.folder / PAGE).read_text())
+    return {}
+
+
+def seconds_left(run: Run) -> float | None:
+    """Until a run is done, as far as it knows."""
+    records = run.metrics()
+    return records[-1]["seconds_left"] if records else None
+
+
+def _wait_for(process: subprocess.Popen, run: Run) -> None:
+    """Take note of the trainer's end; when it could not even say why, do that in its place."""
+    code = process.wait()
+    status = run.status() if run.exists else {}
+    if code > 0 and status.get("pid") == process.pid and status.get("state") == "starting":
+        with contextlib.suppress(OSError):
+            said = (run.folder / LOG).read_text(errors="replace").strip().splitlines()
+            run.write_status("failed", status.get("images", 0), said[-1] if said else "")
+
+
+def _operator_key(path: Path) -> str:
+    """A secret that only who can read this machine's files knows."""
+    with contextlib.suppress(OSError):
+        if key := path.read_text().strip():
+            return key
+    key = secrets.token_urlsafe(24)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(key)
+    return key
+
+
+def _hash(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()
+
+
+def _mtime(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0

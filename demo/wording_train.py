@@ -1,0 +1,207 @@
+"""Every word of the Train tab."""
+
+from __future__ import annotations
+
+import math
+
+MIN_PICTURES = 16
+
+# The tab's HTML takes these by name; words in [brackets] are filled in by its script.
+TRAIN = {
+    "lede": "Watch a small model learn to draw.",
+    "pictures": "Pictures",
+    "own": "Your own",
+    "minutes": "Minutes",
+    "begin": "Begin with",
+    "nothing": "nothing",
+    "shipped": "the shipped model",
+    "train": "Train",
+    "more": "Advanced",
+    "size": "Size",
+    "network": "Network",
+    "tiny": "tiny",
+    "small": "small",
+    "batch": "Batch",
+    "rate": "Learning rate",
+    "seed": "Seed",
+    "flip": "Mirror half of the pictures",
+    "other": "Other cartoons",
+    "choose": "Choose pictures or a .zip",
+    "measuring": "Measuring this machine …",
+    "uploading": "Reading [done] of [all] …",
+    "images": "images seen",
+    "speed": "images/s",
+    "left": "left",
+    "loss": "Loss",
+    "loss_hint": "Smoothed mean squared error of the prediction, logarithmic",
+    "previews": "16 fixed seeds, DDIM in 20 steps, uncurated",
+    "slider": "Time-lapse over all previews of the run",
+    "position": "after [images] images, [time]",
+    "play": "Play the time-lapse",
+    "pause": "Pause",
+    "stop": "Stop",
+    "continue": "Continue",
+    "minutes_more": "[minutes] more minutes",
+    "compare": "Open in Compare",
+    "model": "Download model",
+    "film": "Save time-lapse",
+    "delete": "Delete",
+    "really": "Really delete?",
+    "runs": "Runs",
+    "no_runs": "No runs yet. Press Train: the first previews come within seconds.",
+    "not_mine": "Somebody else's run: its owner can stop and delete it.",
+    "lost": "The page cannot reach its server; it tries again.",
+}
+
+STATES = {
+    "starting": "starting",
+    "preparing": "getting the pictures ready",
+    "running": "training",
+    "finished": "finished",
+    "stopped": "stopped",
+    "failed": "ended early",
+    "dead": "ended unexpectedly",
+}
+
+FORGETS = (
+    "This Space forgets its disk when it sleeps or restarts, and a training lasts at most "
+    "{minutes:g} minutes: download what you want to keep."
+)
+ENDED = "The training process has gone. Everything up to {images:,} images is kept: Continue."
+ENDED_FOREIGN = "The training process has gone. Everything up to {images:,} images is kept."
+NOTHING_KEPT = "The training process has gone before it saved anything; start another."
+GONE = "This run is not there any more."
+NOT_YOURS = "Only the browser that started this run, or the operator, can do that."
+NO_MODEL = "The first model is saved within seconds of the first step; try again in a moment."
+NO_PICTURES = "Choose your pictures first: image files or a .zip."
+STAGING_GONE = "Your pictures were put away after an hour; choose them again."
+DISK_FULL = "The disk is full, and nothing was kept; delete a run, or give fewer pictures."
+RUNS_FULL = "There are {count} runs already; delete one first."
+STILL_RUNNING = "This run is going; stop it first."
+SHIPPED_GONE = "There is no shipped model here to begin with; begin with nothing."
+
+
+BACK_TO_SHIPPED = "Back to the shipped model"
+
+
+def drawn_by(title: str, size: int) -> str:
+    """Which model draws, over the panes."""
+    return f"Drawn by your model: {title}, {size} px."
+
+
+def estimate(speed: float, images: int, minutes: float) -> str:
+    """What the probe of this machine tells."""
+    return f"{_round(speed)} images/s here: about {_round(images)} images in {_minutes(minutes)}."
+
+
+def milestone(images: int, title: str, measured: str) -> str:
+    """What is beside the picture of an earlier measured run."""
+    return f"{title} after {_round(images)} images, in a run measured on {measured}."
+
+
+def busy(left: float | None) -> str:
+    """Somebody's run is going."""
+    if left is None:
+        return "A run is going and getting ready: watch it below."
+    return f"A run is going, {_minutes(left / 60)} left: watch it below."
+
+
+def still_noise(images: int, needed: int) -> str:
+    """Advice, when the previews are rougher than the pictures."""
+    if images < needed:
+        return (
+            f"Still noise: {_round(images)} of about {_round(needed)} images seen that faces need."
+        )
+    return f"Still noise after {_round(images)} images; it clears with more minutes."
+
+
+def went_back(images: int) -> str:
+    """Advice, when the loss was no number."""
+    return (
+        f"The loss was no longer a number: the state at {images:,} images was restored and the"
+        " learning rate halved."
+    )
+
+
+def title(pictures: int) -> str:
+    """The name of a run on somebody's own pictures."""
+    return f"{pictures:,} own pictures"
+
+
+def taken(pictures: int, skipped: int) -> str:
+    """What was read of an upload."""
+    words = f"{pictures:,} pictures are ready."
+    if skipped:
+        files = "file was no picture and is" if skipped == 1 else "files were no pictures and are"
+        words += f" {skipped:,} {files} left out."
+    return words
+
+
+def too_few(pictures: int) -> str:
+    """An upload that nothing can be learned from."""
+    count = "One picture is" if pictures == 1 else f"{pictures} pictures are"
+    return f"{count} too few to learn from; give at least {MIN_PICTURES}."
+
+
+def too_many(most: int) -> str:
+    """An upload with too many pictures."""
+    return f"These are over {most:,} pictures; give at most {most:,}."
+
+
+def not_a_picture(name: str) -> str:
+    """A file that is something else than it says."""
+    return f"{name} is not a picture; give PNG, JPEG, WebP, GIF or BMP files, or a .zip of them."
+
+
+def too_large(name: str, most: int) -> str:
+    """A picture with too many pixels."""
+    return f"{name} is too large; give pictures of at most {most} megapixels."
+
+
+def two_things(name: str) -> str:
+    """A file that is a picture and an archive or a program at the same time."""
+    return f"{name} is a picture with something else hidden in it; save it again as a picture."
+
+
+def a_link(name: str) -> str:
+    """A symbolic link in an archive."""
+    return f"{name} in the .zip is a link to another file; put the picture itself there."
+
+
+def a_bomb(name: str) -> str:
+    """An archive that unpacks to far more than it should."""
+    return f"{name} would unpack to far too much; give at most 1 GB of pictures."
+
+
+def empty(name: str) -> str:
+    """An archive without pictures."""
+    return f"{name} has no pictures in it; put PNG, JPEG, WebP, GIF or BMP files there."
+
+
+def minutes_refused(text: object, most: float) -> str:
+    """Why the minutes are refused."""
+    return f"Minutes is {text!s:.40}; choose a number from 0.5 to {most:g}."
+
+
+def setting_refused(name: str, text: object, choices: str) -> str:
+    """Why a setting is refused."""
+    return f"{name} is {text!s:.40}; choose {choices}."
+
+
+def failed(error: Exception) -> str:
+    """An error that nobody foresaw."""
+    return f"That did not work ({type(error).__name__}); try again."
+
+
+def _minutes(minutes: float) -> str:
+    if minutes < 1.5:
+        return f"{max(round(minutes * 60), 1)} s"
+    return f"{minutes:.0f} minutes"
+
+
+def _round(number: float) -> str:
+    """Two digits that mean something."""
+    if number < 10:
+        return f"{number:.1f}"
+    digits = max(int(math.log10(number)) - 1, 0)
+    return f"{round(number / 10**digits) * 10**digits:,}"

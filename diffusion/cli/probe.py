@@ -1,0 +1,54 @@
+"""python -m diffusion probe"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from diffusion.cli.problem import one_sentence
+from diffusion.cli.train import give_way, images_per_second
+from diffusion.data import Images
+from diffusion.device import pick_device, training_precision
+from diffusion.model import DiffusionModel
+from diffusion.training import PRESETS, TrainConfig, shape_of
+
+PICTURES = 256
+
+
+def probe(
+    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")] = "tiny",
+    size: Annotated[int | None, typer.Option(help="Picture side in pixels.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    start: Annotated[str, typer.Option("--from", help="Measure this model's network.")] = "",
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 2.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    nice: Annotated[int, typer.Option(help="Give way to other programs: 0 to 19.")] = 0,
+) -> None:
+    """Measure how many images a training of this kind sees in a second, as JSON."""
+    with one_sentence():
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
+        give_way(nice)
+        where = pick_device(device)
+        given = {key: value for key, value in {"size": size, "batch": batch}.items() if value}
+        if start:
+            given = {**given, **shape_of(DiffusionModel.from_pretrained(start))}
+        config = TrainConfig(
+            **{
+                "images": 1,
+                **PRESETS[preset],
+                **given,
+                "precision": str(training_precision(where)).removeprefix("torch."),
+                "threads": os.cpu_count() or 1,
+            }
+        )
+        rng = np.random.default_rng(0)
+        shape = (PICTURES, config.size, config.size, 3)
+        pictures = rng.integers(0, 256, shape, dtype=np.uint8)
+        noise = Images(pictures, tuple(map(str, range(PICTURES))), "noise")
+        speed = images_per_second(config, noise, where, seconds)
+        typer.echo(json.dumps({"images_per_second": round(speed, 1)}))

@@ -1,0 +1,190 @@
+"""Trainings of several visitors: one at a time, each its owner's, all of them on disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from demo import estimate, wording_train
+from demo import trainings as module
+from demo.train import Desk
+from demo.trainings import Refused, Rules, Trainings, about
+from diffusion.runs import Run
+from diffusion.training import TrainConfig
+
+SMALL = TrainConfig(images=10**7, size=16, widths=(16, 32), batch=4, T=50, pool=1000)
+MINE, YOURS = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def trainings(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "NICE", 1)  # on a busy machine, 19 would wait for very long
+    trainings = Trainings(tmp_path / "runs", Rules())
+    yield trainings
+    for run in trainings.runs():
+        if run.alive:
+            os.kill(run.status()["pid"], signal.SIGKILL)
+
+
+@pytest.fixture
+def desk(trainings, monkeypatch):
+    monkeypatch.setattr(estimate.Speeds, "_measure", lambda self, options: 50.0)
+    return Desk(trainings)
+
+
+def wait(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    pytest.fail("it did not come to that")
+
+
+def begin(trainings, config=SMALL):
+    run = trainings.start("Pixel art", "pixel-art", config, MINE)
+    wait(lambda: run.metrics())
+    return run
+
+
+@pytest.mark.slow
+def test_a_run_lives_in_a_process_of_its_own_and_only_its_owner_ends_it(trainings):
+    run = begin(trainings)
+    pid = run.status()["pid"]
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 1
+    assert os.getsid(pid) == pid  # it outlives this process
+    assert trainings.going().folder == run.folder
+    with pytest.raises(Refused, match=r"^A run is going, .* left: watch it below\.$"):
+        trainings.start("Pixel art", "pixel-art", SMALL, YOURS)
+    for owner in (YOURS, "", None, 7, about(run)["owner"]):
+        with pytest.raises(Refused, match="Only the browser that started this run"):
+            trainings.stop(run.folder.name, owner)
+    with pytest.raises(Refused, match="stop it first"):
+        trainings.delete(run.folder.name, MINE)
+    trainings.stop(run.folder.name, MINE)
+    wait(lambda: not run.alive)
+    assert run.status()["state"] == "stopped"
+    # Another page, or the same after a restart, knows all that this one knows.
+    again = Trainings(trainings.root, Rules())
+    assert [one.folder.name for one in again.runs()] == [run.folder.name]
+    assert again.operator == trainings.operator
+    assert again.may(run, MINE)
+    again.delete(run.folder.name, again.operator)
+    assert not [path for path in trainings.root.iterdir() if path.name[0] != "."]
+
+
+@pytest.mark.slow
+def test_a_killed_trainer_is_noticed_at_once_and_goes_on_where_it_saved(trainings, desk):
+    run = begin(trainings)
+    wait(run.checkpoint_path.exists)
+    os.kill(run.status()["pid"], signal.SIGKILL)
+    killed = time.monotonic()
+    wait(lambda: not run.alive, 10)
+    assert time.monotonic() - killed < 10
+    shown = desk.look({"owner": MINE, "run": run.folder.name})
+    assert shown["run"]["state"] == "dead"
+    saved = shown["run"]["saved"]
+    assert saved > 0
+    assert shown["run"]["problem"] == wording_train.ENDED.format(images=saved)
+    assert shown["going"] is None
+    assert desk.answer(desk.resume, {"run": run.folder.name, "owner": MINE}) == {}
+    wait(lambda: run.alive and run.status()["state"] == "running" and run.metrics())
+    assert run.metrics()[0]["images"] <= saved + 4
+    steps = [record["step"] for record in run.metrics()]
+    assert steps == sorted(set(steps))
+
+
+WRONG = {
+    "style": ({"pictures": "../etc"}, "Pictures is ../etc; choose toon-head or "),
+    "minutes": ({"minutes": "soon"}, "Minutes is soon; choose a number from 0.5 to 1440."),
+    "long": ({"minutes": 1e9}, "choose a number from 0.5 to"),
+    "nan": ({"minutes": "nan"}, "choose a number from 0.5 to"),
+    "size": ({"size": 4096}, "Size is 4096; choose 32 or 64."),
+    "network": ({"network": "huge"}, "Network is huge; choose tiny or small."),
+    "batch": ({"batch": "1e9"}, "Batch is 1e9; choose a whole number from 1 to 512."),
+    "rate": ({"rate": "7"}, "Learning rate is 7; choose 0.000001 to 0.1."),
+    "seed": ({"seed": "-1"}, "Seed is -1; choose a whole number"),
+    "no pictures": ({"pictures": "own"}, "Choose your pictures first"),
+    "no such upload": ({"pictures": "own", "upload": "../x"}, "choose them again"),
+    "nobody": ({"owner": ""}, "Only the browser that started this run"),
+}
+WISH = {"pictures": "toon-head", "minutes": "5", "begin": "nothing", "owner": MINE}
+
+
+@pytest.mark.parametrize(("changed", "sentence"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_wish_gets_one_sentence_and_starts_nothing(trainings, desk, changed, sentence):
+    answer = desk.answer(desk.start, {**WISH, **changed})
+    assert sentence in answer["problem"]
+    assert answer["problem"].endswith(".")
+    assert not trainings.runs()
+    assert [path.name for path in trainings.root.iterdir()] == [".operator"]
+
+
+@pytest.mark.parametrize("wish", [None, 7, "run", {}, {"run": "../../etc"}, {"run": ["x"]}])
+@pytest.mark.parametrize("name", ["preview", "stop", "resume", "remove", "film", "model", "take"])
+def test_nonsense_is_answered_in_one_sentence(desk, name, wish):
+    answer = desk.answer(getattr(desk, name), wish)
+    assert set(answer) == {"problem"}
+    assert "did not work" not in answer["problem"]
+
+
+def test_only_files_that_were_uploaded_are_read(desk, tmp_path):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"x")
+    for path in (str(secret), "/etc/passwd", "", None, "/etc/../etc/passwd"):
+        answer = desk.answer(desk.take, {"files": [{"path": path, "name": "face.png"}]})
+        assert answer == {"problem": wording_train.NO_PICTURES}
+    assert secret.exists()
+
+
+def test_the_estimate_says_speed_images_and_what_so_many_gave(desk):
+    answer = desk.estimate(WISH)
+    images = estimate.images_in(5, 50.0)
+    assert answer["images"] == images
+    assert answer["words"].startswith("50 images/s here: about 14,000 images in 5 minutes")
+    known = estimate.milestone("toon-head", 32, images)
+    if known:
+        assert known.images <= images
+        assert answer["picture"] == known.picture
+
+
+def test_a_space_trains_for_ten_minutes_and_says_that_it_forgets(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "somebody/cartoons")
+    rules = Rules.here()
+    assert (rules.most_minutes, rules.forgets) == (10.0, True)
+    monkeypatch.setattr(estimate.Speeds, "_measure", lambda self, options: 50.0)
+    desk = Desk(Trainings(tmp_path / "runs"))
+    answer = desk.answer(desk.start, {**WISH, "minutes": "11"})
+    assert answer == {"problem": "Minutes is 11; choose a number from 0.5 to 10."}
+
+
+def test_what_is_seen_of_a_run_is_what_its_folder_holds(trainings, desk, pictures):
+    from diffusion.runs import train_run
+
+    run = Run(trainings.root / "by-command")
+    run.create(str(pictures), TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50))
+    list(train_run(run, progress=False))
+    shown = desk.look({"owner": MINE, "run": "by-command"})
+    details = shown["run"]
+    assert (details["images"], details["total"], details["percent"]) == (40, 40, 100)
+    assert [images for images, _ in details["previews"]] == [0, 40]
+    assert details["loss"][-1][0] == 40
+    assert (details["mine"], details["model"], details["state"]) == (False, True, "finished")
+    assert desk.preview({"run": "by-command", "images": 40})["uri"].startswith("data:image/png")
+    assert desk.film({"run": "by-command"})["name"] == "by-command.mp4"
+    assert desk.model({"run": "by-command"})["name"] == "by-command.zip"
+    # Whoever did not start it, and is not the operator, may only look.
+    assert (
+        "Only the browser"
+        in desk.answer(desk.remove, {"run": "by-command", "owner": MINE})["problem"]
+    )
+    desk.remove({"run": "by-command", "owner": trainings.operator})
+    assert not trainings.runs()
+
+
+def test_the_operators_key_is_for_this_user_alone(trainings):
+    assert (trainings.root / ".operator").stat().st_mode & 0o077 == 0
+    assert len(trainings.operator) >= 32
