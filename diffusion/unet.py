@@ -19,7 +19,7 @@ ATTENTION_SIZE = 8
 GROUP = 16  # channels per GroupNorm group
 HEAD = 32  # channels per attention head
 # Of a value's embedding at the start: tables that begin at zero stay small beside the time's, and
-# a network follows its labels half as well after the same training.
+# short trainings then hardly follow their labels.
 LABEL_STD = 0.3
 
 
