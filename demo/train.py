@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import logging
-import os
 import threading
 import time
 import zipfile
@@ -20,10 +19,11 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 from safetensors import safe_open
 
+from demo import trainings
 from demo import wording_train as wording
 from demo.estimate import Speeds, images_in, images_needed, milestone
 from demo.recorded import MODEL
-from demo.trainings import NICE, Refused, Trainings, about, seconds_left
+from demo.trainings import NICE, Refused, Rules, Trainings, about, seconds_left
 from demo.uploads import MOST, SIZE, UploadError
 from diffusion.cartoons import FIRST, STYLES, face, source
 from diffusion.data import DataError
@@ -44,9 +44,9 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-def create(trainings: Trainings) -> None:
+def create(runs: Trainings) -> None:
     """Lay the tab out and connect it, inside the current Blocks."""
-    desk = Desk(trainings)
+    desk = Desk(runs)
 
     # Gradio calls these by name; the methods of an object have none that it could mark.
     def look(wish: Any) -> dict:
@@ -81,7 +81,7 @@ def create(trainings: Trainings) -> None:
 
     gr.HTML(
         value={},
-        html_template=_html(trainings),
+        html_template=_html(runs.rules),
         js_on_load=(ASSETS / "train.js").read_text(),
         server_functions=[
             *(look, preview, estimate, start, stop, resume, remove, take, film, model)
@@ -95,8 +95,8 @@ def create(trainings: Trainings) -> None:
 class Desk:
     """Answers what the tab's script asks; each answer is bounded, and a refusal is a sentence."""
 
-    def __init__(self, trainings: Trainings):
-        self.trainings = trainings
+    def __init__(self, runs: Trainings):
+        self.trainings = runs
         self._speeds = Speeds(NICE)
         self._filming = threading.Lock()
         self._answers: dict[object, tuple[float, Any]] = {}
@@ -262,7 +262,7 @@ class Desk:
             images=1,
             flip=wish.get("flip") is True,
             precision=str(training_precision(pick_device())).removeprefix("torch."),
-            threads=os.cpu_count() or 1,
+            threads=trainings.THREADS,
             **settings,
         )
         if config.size > SIZE and style == "own":
@@ -451,8 +451,7 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _html(trainings: Trainings) -> str:
-    rules = trainings.rules
+def _html(rules: Rules) -> str:
     minutes = [m for m in (2, 5, 10, 30) if m <= rules.most_minutes]
     banner = wording.FORGETS.format(minutes=rules.most_minutes) if rules.forgets else ""
     return Template((ASSETS / "train.html").read_text()).substitute(

@@ -28,7 +28,7 @@ from diffusion.runs import Run
 from diffusion.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
-NICE = 19
+NICE, THREADS = 19, os.cpu_count() or 1
 HOSTED_MINUTES, MOST_MINUTES = 10.0, 24 * 60.0
 MOST_RUNS = 200
 PREVIEW_SECONDS = CHECKPOINT_SECONDS = 30.0

@@ -14,6 +14,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -175,6 +176,7 @@ class Drawing:
         # In a process of its own: drawing would hold up the training's thread.
         command = [sys.executable, "-m", "diffusion.cartoons", self.style, str(self.size)]
         self._child = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+        threading.Thread(target=self._child.wait, daemon=True).start()  # leave no zombie
 
     def __len__(self) -> int:
         return COUNT

@@ -15,7 +15,9 @@ const owner = secret();
 
 let watched = sessionStorage.getItem("cartoon-run"); // the name of the run on show
 let known = null; // the server's last answer
-let shown = null; // [images, seconds] of the sheet on show
+let shown = null; // [images, seconds, run] of the sheet on show, or coming
+let wanted = null; // of the one that should be
+let fetching = false;
 let following = true; // whether the newest sheet is shown as it comes
 let playing = null;
 let upload_ = null; // the token of this visitor's pictures
@@ -85,8 +87,7 @@ function pill(going) {
 function watch_(run) {
   watched = run;
   shown = null;
-  following = true;
-  pause();
+  pause(true);
   if (run) sessionStorage.setItem("cartoon-run", run);
   else sessionStorage.removeItem("cartoon-run");
   if (known) known.run = null;
@@ -159,13 +160,20 @@ function previews(run) {
   sheet(run, Number(slider.value));
 }
 
+// One sheet is fetched at a time, and painted even when a newer one has come meanwhile.
 async function sheet(run, index) {
-  const at = run.previews[Math.min(index, run.previews.length - 1)];
-  const [images, seconds] = at;
-  if (shown && shown[0] === images && shown[2] === run.name) return;
-  const mine = (shown = [images, seconds, run.name]);
-  const picture = await fetched(run.name, images);
-  if (mine !== shown || !picture) return;
+  wanted = [...run.previews[Math.min(index, run.previews.length - 1)], run.name];
+  if (fetching) return;
+  fetching = true;
+  while (wanted && String(wanted) !== String(shown)) {
+    const [images, seconds, name] = (shown = wanted);
+    const picture = await fetched(name, images).catch(() => null);
+    if (picture && name === watched) paint(picture, images, seconds);
+  }
+  fetching = false;
+}
+
+function paint(picture, images, seconds) {
   const canvas = find(".sheet canvas");
   canvas.width = picture.width;
   canvas.height = picture.height;

@@ -44,6 +44,7 @@ def training(network, runs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", {"widths": (16, 32), "batch": 4, "lr": 1e-3})
         patch.setattr(trainings, "NICE", 0)
+        patch.setattr(trainings, "THREADS", 1)
         patch.setattr(trainings, "PREVIEW_SECONDS", 2.0)
         patch.setattr(trainings, "CHECKPOINT_SECONDS", 1.0)
         patch.setattr(estimate.Speeds, "_measure", lambda self, options: 3000.0)
