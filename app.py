@@ -12,7 +12,7 @@ from demo.page import build, launch_options, open_trainings
 from demo.recorded import MODEL
 from diffusion import DiffusionModel, ModelError
 from diffusion.backends import BACKENDS, accelerated
-from diffusion.device import DEVICES, pick_device
+from diffusion.device import DEVICES, keep_memory, pick_device
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="how the CPU computes")
     parser.add_argument("--model", default=MODEL, help="a model folder or a Hub name")
     options = parser.parse_args()
+    keep_memory()
     try:
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from diffusion import compiled
+from diffusion.device import keep_memory
 
 Clock = Callable[[], float]
 
@@ -18,6 +19,7 @@ def clock(busy: bool) -> Clock:
     Others on the same cores double the first from one minute to the next, and hardly change the
     second. What other threads of the process do meanwhile counts as well.
     """
+    keep_memory()  # as the page and the command line do
     if not busy:
         return time.perf_counter
     compiled.THREADS = 1

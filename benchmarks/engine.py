@@ -186,12 +186,15 @@ def _draw(engine: Engine, *visitors: list[Request]) -> list[np.ndarray]:
 
 def _wait(films: list[Film], calls: int | None = None) -> None:
     """Until every film has come so far; by default, to its end."""
-    changed = threading.Event()
+    came = threading.Event()
+
+    def there() -> bool:
+        return all(film.reached >= min(calls or film.calls, film.calls) for film in films)
+
     for film in films:
-        film.watch(changed.set)
-    while not all(film.reached >= min(calls or film.calls, film.calls) for film in films):
-        changed.wait()
-        changed.clear()
+        film.watch(lambda: there() and came.set())  # waking for every still would cost time
+    if not there():
+        came.wait()
 
 
 def _plain(model: DiffusionModel, request: Request) -> np.ndarray:

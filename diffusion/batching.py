@@ -16,7 +16,7 @@ SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 GOOD_ENOUGH = 0.95  # of the best images per second: a smaller batch moves everybody sooner
 PATIENCE = 3.0  # how much longer than alone an image may take in a `quick` batch
 EVERYBODY_MOVES = 2.0  # seconds in which every image in flight should come one call further
-MEMORY = 2**30  # bytes that the films of all images in flight may fill
+MEMORY = 2**31  # bytes that the films of all images in flight may fill
 WORTH_IT = 1.05  # times more images per second from twice the batch, to go on
 BUDGET = 4.0  # seconds, after which no larger batch is tried
 

@@ -18,6 +18,9 @@ FOLD = 2  # pixels per side that pixel_unshuffle folds into channels
 ATTENTION_SIZE = 8
 GROUP = 16  # channels per GroupNorm group
 HEAD = 32  # channels per attention head
+# Of a value's embedding at the start: tables that begin at zero stay small beside the time's, and
+# short trainings then hardly follow their labels.
+LABEL_STD = 0.3
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,11 @@ class UNet(nn.Module):
         widths, folded = config.widths, config.channels * FOLD**2
         dim = 4 * widths[0]
         self.time = TimeEmbedding(dim)
-        # Row 0 of each table is "any".
+        # Row 0 of each table is "any", and begins as nothing.
         self.labels = nn.ModuleList(nn.Embedding(count + 1, dim) for count in config.labels)
         for table in self.labels:
-            nn.init.zeros_(table.weight)
+            nn.init.normal_(table.weight, std=LABEL_STD)
+            nn.init.zeros_(table.weight[0])
 
         size = config.size // FOLD
         self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import subprocess
 import sys
 import threading
@@ -122,6 +123,14 @@ def test_the_fastest_way_is_measured_once_and_remembered(model, cache, monkeypat
     monkeypatch.setattr(backends, "trial", lambda *_: {"float32": 1.0, "bfloat16": 2.0})
     next(cache.rglob("*.json")).write_text("{")
     assert fastest(model) == "float32"
+
+
+@pytest.mark.parametrize(("seconds", "chosen"), [(1.2, "openvino"), (1.4, "bfloat16")])
+def test_a_near_tie_is_openvinos(model, cache, monkeypatch, seconds, chosen):
+    measured = {"float32": 2.0, "bfloat16": 1.0, "openvino": seconds}
+    monkeypatch.setattr(backends, "ways", lambda model: list(measured))
+    monkeypatch.setattr(backends, "trial", lambda *_: measured)
+    assert fastest(model) == chosen
 
 
 def test_a_trial_times_every_way(model):
@@ -253,3 +262,36 @@ def test_without_room_for_a_cache_the_fastest_is_measured_each_time(model, tmp_p
     monkeypatch.setattr(backends, "trial", lambda *_: {"float32": 1.0, "bfloat16": 2.0})
     monkeypatch.setattr(backends, "training_precision", lambda device: torch.bfloat16)
     assert accelerated(model).backend == "float32"
+
+
+@needs_openvino
+def test_a_damaged_conversion_leaves_torch_alone(model, cache, monkeypatch, caplog):
+    compiled.convert(model.network).write_text("damaged")
+    monkeypatch.setattr(backends, "fastest", lambda model: "openvino")
+    with caplog.at_level(logging.WARNING):
+        assert accelerated(model).backend != "openvino"
+    assert "torch computes" in caplog.text
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
+def test_memory_that_is_kept_is_not_asked_for_again():
+    script = (
+        "import resource, torch\n"
+        "from diffusion.device import keep_memory\n"
+        "{keep}\n"
+        "def faults():\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def step():\n"
+        "    [torch.ones(2**20) for _ in range(4)]\n"
+        "step()\n"
+        "before = faults()\n"
+        "for _ in range(10): step()\n"
+        "print(faults() - before)"
+    )
+
+    def faults(keep: str) -> int:
+        command = [sys.executable, "-c", script.format(keep=keep)]
+        home = SHIPPED.parents[1]
+        return int(subprocess.run(command, cwd=home, capture_output=True, check=True).stdout)
+
+    assert faults("keep_memory()") < faults("pass") / 4

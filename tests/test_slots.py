@@ -65,13 +65,13 @@ def test_what_does_not_fit_is_cut_evenly():
 
 
 def test_the_capacity_is_read_off_measured_seconds():
-    cpu = capacity({1: 0.010, 2: 0.016, 4: 0.026, 8: 0.048, 16: 0.096}, picture_bytes=12_288)
+    cpu = capacity({1: 0.010, 2: 0.016, 4: 0.026, 8: 0.048, 16: 0.096}, picture_bytes=3_072)
     assert (cpu.quick, cpu.full) == (4, 8)  # 16 at once bring nothing more
     assert cpu.images_per_second == pytest.approx(8 / 0.048)
     assert cpu.in_flight == int(2 * 8 / 0.048)
 
 
 def test_what_is_in_flight_is_bounded_by_memory_too():
-    gpu = capacity({1: 0.002, 64: 0.0021, 256: 0.003}, picture_bytes=12_288)
-    assert (gpu.quick, gpu.full) == (256, 256)
-    assert gpu.in_flight == 2**30 // (250 * 12_288)
+    gpu = capacity({1: 0.002, 16: 0.00202, 64: 0.0021}, picture_bytes=12_288)
+    assert (gpu.quick, gpu.full) == (64, 64)
+    assert gpu.in_flight == 2**31 // (250 * 3 * 12_288)  # three lenses

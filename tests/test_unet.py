@@ -8,7 +8,7 @@ from stand_ins import randomised
 
 from diffusion import DiffusionModel, Noise, Schedule, UNet, UNetConfig, ddim, sample
 from diffusion.training import PRESETS
-from diffusion.unet import Attention, Block, gflop, parameter_count
+from diffusion.unet import LABEL_STD, Attention, Block, gflop, parameter_count
 
 SMALL = UNetConfig(size=PRESETS["small"]["size"], widths=PRESETS["small"]["widths"])
 LABELLED = UNetConfig(size=16, widths=(16, 32), labels=(3, 2))
@@ -118,6 +118,13 @@ def test_a_new_network_does_not_see_its_labels():
         torch.nn.init.zeros_(table.weight)
     x, time = batch(LABELLED)
     assert torch.equal(network(x, time), network(x, time, torch.tensor([[1, 1], [2, 0]])))
+
+
+def test_values_begin_apart_from_each_other_and_any_begins_as_nothing():
+    for table in UNet(LABELLED).labels:
+        weight = table.weight.detach()
+        assert (weight[0] == 0).all()
+        assert weight[1:].std().item() == pytest.approx(LABEL_STD, rel=0.2)
 
 
 def test_every_attribute_changes_the_answer_of_its_own_image_once_tables_are_learned():

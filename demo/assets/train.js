@@ -166,7 +166,8 @@ async function sheet(run, index) {
   if (fetching) return;
   fetching = true;
   while (wanted && String(wanted) !== String(shown)) {
-    const [images, seconds, name] = (shown = wanted);
+    shown = wanted;
+    const [images, seconds, name] = shown;
     const picture = await fetched(name, images).catch(() => null);
     if (picture && name === watched) paint(picture, images, seconds);
   }
@@ -206,7 +207,8 @@ function play() {
   const slider = find(".scrub");
   if (Number(slider.value) >= Number(slider.max)) slider.value = 0;
   mark(true);
-  const mine = (playing = {});
+  const mine = {};
+  playing = mine;
   const step = async () => {
     if (playing !== mine) return;
     await sheet(known.run, Number(slider.value));
@@ -243,13 +245,14 @@ function list(runs) {
     there.delete(run.name);
     if (rows.children[i] !== row) rows.insertBefore(row, rows.children[i] ?? null);
     row.querySelector(".title").textContent = run.title;
-    row.querySelector(".what").textContent = `${run.size} px · ${number(run.images)} · ${time(run.seconds)}`;
+    row.querySelector(".what").textContent =
+      `${run.size} px · ${number(run.images)} · ${time(run.seconds)}`;
     row.querySelector(".state").textContent = run.live ? `${run.percent} %` : run.words;
     row.querySelector(".bytes").textContent = `${(run.bytes / 1e6).toFixed(0)} MB`;
     row.querySelector("button").setAttribute("aria-current", String(run.name === watched));
     thumb(row.querySelector("canvas"), run);
   });
-  there.forEach((row) => row.remove());
+  for (const row of there.values()) row.remove();
 }
 
 function newRow(run) {
@@ -325,12 +328,16 @@ function say(text, busy = false, isProblem = false) {
 form.addEventListener("change", (event) => {
   const { name, value } = event.target;
   if (event.target.type === "file") return;
-  if (name === "free") form.querySelectorAll("[name=minutes]").forEach((box) => (box.checked = !value.trim() && box.value === "5"));
+  if (name === "free") {
+    for (const box of form.querySelectorAll("[name=minutes]")) {
+      box.checked = !value.trim() && box.value === "5";
+    }
+  }
   if (name === "minutes") form.elements.free.value = "";
   if (name === "other") choose(event.target);
   find(".drop").hidden = form.elements.pictures.value !== "own";
   const shipped = form.elements.begin.value === "shipped";
-  ["size", "network"].forEach((field) => (form.elements[field].disabled = shipped));
+  for (const field of ["size", "network"]) form.elements[field].disabled = shipped;
   estimate();
 });
 
@@ -361,22 +368,25 @@ find(".files").addEventListener("change", async (event) => {
   event.target.value = "";
   if (files.length) await send(files);
 });
-["dragover", "drop"].forEach((kind) =>
+for (const kind of ["dragover", "drop"]) {
   find(".pictures").addEventListener(kind, (event) => {
     event.preventDefault();
     if (kind !== "drop" || !event.dataTransfer.files.length) return;
     form.querySelector("[value=own]").checked = true;
     find(".drop").hidden = false;
     send([...event.dataTransfer.files]);
-  }),
-);
+  });
+}
 
 async function send(files) {
   const words = find(".taken");
   const template = find(".estimate .words").dataset.uploading;
   const tooMany = files.length > Number(words.dataset.most);
   words.classList.toggle("problem", tooMany);
-  if (tooMany) return (words.textContent = words.dataset.tooMany);
+  if (tooMany) {
+    words.textContent = words.dataset.tooMany;
+    return;
+  }
   const sent = new Array(files.length);
   let next = 0;
   const one = async () => {
@@ -422,7 +432,7 @@ find(".delete").addEventListener("click", ({ currentTarget: button }) => {
     button.textContent = button.dataset.delete;
   }, 4000);
 });
-["model", "film"].forEach((what) =>
+for (const what of ["model", "film"]) {
   find(`article .${what}`).addEventListener("click", async ({ currentTarget: button }) => {
     button.disabled = true;
     const { name, uri } = await act(what);
@@ -433,8 +443,8 @@ find(".delete").addEventListener("click", ({ currentTarget: button }) => {
     link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  }),
-);
+  });
+}
 find("article .compare").addEventListener("click", () => {
   document.dispatchEvent(new CustomEvent("open-in-compare", { detail: { model: watched } }));
 });
