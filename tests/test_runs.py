@@ -538,15 +538,18 @@ def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):
 
 def test_a_process_that_only_holds_the_lock_keeps_a_second_trainer_out(run):
     code = (
-        "import sys, time; from filelock import FileLock; FileLock(sys.argv[1]).acquire();"
+        "import sys, time; from filelock import FileLock;"
+        "lock = FileLock(sys.argv[1]); lock.acquire();"
         "print('held', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, str(run.lock_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=r"being trained by process .*; stop it first$"):
-            finish(run)
-        holder.kill()
+        try:
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(RunError, match=r"being trained by process .*; stop it first$"):
+                finish(run)
+        finally:
+            holder.kill()
     assert finish(run)[-1].step == 10
 
 
