@@ -111,8 +111,8 @@ def only_in_workers(delay=0.0):
     UNet.forward = forward
 
 
-def assert_drawn_by(model, asked, ticks):
-    """Every tick shows what the plain loop has after so many calls."""
+def assert_drawn_by(model, asked, ticks, most=0):
+    """Every tick shows what the plain loop has after so many calls, within `most` of 255."""
     for pane, recipe in enumerate(asked.recipes):
         expected = {}
 
@@ -120,11 +120,16 @@ def assert_drawn_by(model, asked, ticks):
             expected[done] = x.clone()
 
         last = draw(model, asked.seeds, recipe, watch=keep)
-        np.testing.assert_array_equal(ticks[-1].stills[pane].x, last)
+        np.testing.assert_allclose(ticks[-1].stills[pane].x.astype(int), last, atol=most)
         for tick in ticks:
             x = expected[tick.calls[pane]]
             pixels = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-            np.testing.assert_array_equal(tick.stills[pane].x, pixels.numpy())
+            np.testing.assert_allclose(
+                tick.stills[pane].x.astype(int), pixels.numpy().astype(int), atol=most
+            )
+
+
+ON_THE_CPU = 8  # of 255: its own fastest way may be bfloat16
 
 
 def wait_for_threads():
@@ -178,7 +183,7 @@ def test_without_quota_the_run_goes_on_with_the_cpu_and_says_so(tmp_path):
     backend = ZeroGPUBackend(tmp_path)
     note, *ticks = watched(backend, asked)
     assert note == Note(wording.CPU_INSTEAD)
-    assert_drawn_by(model, asked, ticks)
+    assert_drawn_by(model, asked, ticks, ON_THE_CPU)
     wait_for_threads()
     scheduler.refusal = None
     with only_in_workers():  # the next visitor has quota
@@ -195,7 +200,7 @@ def test_a_gpu_that_fails_before_the_first_picture_is_replaced_by_the_cpu(tmp_pa
     backend = ZeroGPUBackend(tmp_path)
     note, *ticks = watched(backend, asked)
     assert note == Note(wording.CPU_INSTEAD)
-    assert_drawn_by(model, asked, ticks)
+    assert_drawn_by(model, asked, ticks, ON_THE_CPU)
     scheduler.kill_after = None
     with only_in_workers():
         UNet.forward = broken  # as on a GPU that torch has no kernels for
@@ -346,7 +351,7 @@ def test_elsewhere_nothing_of_ours_imports_spaces(tmp_path):
     builtins.__import__ = watch
     import app
 
-    backend = app.choose_backend(Namespace(model=tmp_path, device="cpu"))
+    backend = app.choose_backend(Namespace(model=tmp_path, device="cpu", backend="float32"))
     assert type(backend).__name__ == "LocalBackend"
     assert importers <= {"gradio"}
     backend.close()
