@@ -314,6 +314,8 @@ def _train(
     images_before = run.status().get("images", 0)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
     trainer = None
+    # Before anybody is told that the run goes on: whoever stops it from then on means it.
+    run.stop_path.unlink(missing_ok=True)
     try:
         run.write_status("preparing", images_before)
         images = load_images(data, config.size, progress, complete=bool(config.labels))
@@ -323,7 +325,6 @@ def _train(
         if config.start and not run.checkpoint_path.exists():
             trainer.begin_with(DiffusionModel.from_pretrained(config.start, device))
         seconds_before = run.load(trainer)
-        run.stop_path.unlink(missing_ok=True)
         meter = _Meter(config.batch, seconds_before, trainer.step)
         run.write_status("running", trainer.images)
         rough = roughness(images.pixels[chosen[:ROUGHNESS_OF]])

@@ -210,7 +210,7 @@ def test_the_tabs_are_reached_by_keyboard(tab):
     page.focus("#header [data-tab=train]")
     page.keyboard.press("ArrowLeft")
     assert page.get_attribute("#header [data-tab=compare]", "aria-selected") == "true"
-    assert page.is_visible("#run")
+    page.wait_for_selector("#run")
     assert not page.is_visible(".train .lede")
 
 
