@@ -166,7 +166,7 @@ def test_the_container_serves_is_healthy_and_stops(app):
             time.sleep(0.1)
         assert healthy()
         child.send_signal(getattr(signal, every("STOPSIGNAL")[0]))
-        child.wait(30)
+        child.wait(10)
         assert not healthy()
     finally:
         end(child)

@@ -37,13 +37,6 @@ def through(screen, lens):
     return screen.pixels("left")
 
 
-def filled_up(screen):
-    """Until the browser has fetched the pictures of every lens."""
-    with screen.page.expect_response("**/component_server/**", timeout=5000):
-        pass
-    screen.page.wait_for_load_state("networkidle")
-
-
 def test_every_lens_shows_every_step_without_running_again(screen, network):
     at(screen, 6, total=12, seed=31)
     screen.page.wait_for_load_state("networkidle")
