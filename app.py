@@ -13,6 +13,7 @@ from demo.recorded import MODEL
 from diffusion import DiffusionModel, ModelError
 from diffusion.backends import BACKENDS, accelerated
 from diffusion.device import DEVICES, keep_memory, pick_device
+from diffusion.reader import reader_beside
 
 
 def main() -> None:
@@ -26,13 +27,14 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()
     try:
+        reader = reader_beside(options.model)
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
     trainings = open_trainings()
     print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
-        build(backend, trainings).launch(
+        build(backend, trainings, reader).launch(
             server_name=options.host, server_port=options.port, **launch_options()
         )
     finally:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from demo.settings import Comparison
+from demo.wishes import Labels
 from diffusion import DiffusionModel, Schedule
 from diffusion.backends import accelerated, prepare
 from diffusion.engine import Engine
@@ -26,7 +27,7 @@ MODEL = "shipped"
 
 @dataclass(frozen=True)
 class Tick:
-    """Both panes after the same number of network calls; a pane that is done waits."""
+    """All panes after the same number of network calls; a pane that is done waits."""
 
     stills: tuple[Still, ...]  # one per pane
     done: bool
@@ -61,6 +62,7 @@ class Backend(Protocol):
     schedule: Schedule
     size: int  # side of a picture in pixels
     weights: str  # which weights draw: diffusion.model.weights_hash, or ""
+    labels: Labels  # what the model can be asked for
 
     def stream(
         self, comparison: Comparison, alone: str = ""
@@ -98,7 +100,7 @@ class LocalBackend:
     """An engine in this process: all visitors share one network, call by call."""
 
     def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
-        self.schedule, self.size, self.weights = model.schedule, model.shape[1], model.version
+        self._describe(model)
         self._device = model.device.type
         self._loaded, self._models = model, Residents(model.device, load=_load)
         self._models.keep(MODEL, model)
@@ -135,8 +137,12 @@ class LocalBackend:
             return self
         about, other = self.engine.models.get(model).model, copy.copy(self)
         other._model = model
-        other.schedule, other.size, other.weights = about.schedule, about.shape[1], about.version
+        other._describe(about)
         return other
+
+    def _describe(self, model: DiffusionModel) -> None:
+        self.schedule, self.size = model.schedule, model.shape[1]
+        self.weights, self.labels = model.version, model.labels
 
     def images_per_second(self) -> float | None:
         """See Backend."""
@@ -157,8 +163,11 @@ def _load(name: str, device: torch.device | str) -> DiffusionModel:
 
 def requests(comparison: Comparison, model: str, alone: str = "") -> list[Request]:
     """One request for each pane."""
-    seeds = tuple(comparison.seeds)
-    return [Request(model, seeds, recipe, alone=alone) for recipe in comparison.recipes]
+    seeds, asked = tuple(comparison.seeds), comparison.asked or None
+    return [
+        Request(model, seeds, recipe, asked, comparison.guidance, alone)
+        for recipe in comparison.recipes
+    ]
 
 
 async def follow(films: Sequence[Film]) -> AsyncIterator[Tick | Place]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import drawn_by, settings, wording
-from demo.backend import Backend
-from demo.service import Service
+from demo import notices, settings, wording
+from demo.service import LIMITS, Service
 from demo.trainings import Trainings
 
 ASSETS = Path(__file__).parent / "assets"
@@ -28,16 +26,12 @@ SCRIPTS = (
     "sharing.js",
     "stage.js",
 )
-# Streams cost next to nothing while they wait, and the engine has a line of its own that tells
-# place and seconds: Gradio's should never be reached.
-RUNS_AT_ONCE, WAITING = 256, 64
 
 
-def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
+def create(service: Service, page: gr.Blocks, trainings: Trainings) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
-    service = Service(backend, partial(drawn_by.folder, trainings))
-    model = drawn_by.box()
-    drawn_by.create(model, trainings)
+    hidden = {name: notices.hidden_box(name) for name in ("model", "asked", "guidance")}
+    notices.create(service.backend, trainings)
     stage = _stage(service)
     with gr.Row(elem_id="controls"):
         with gr.Row(elem_id="action"):
@@ -73,10 +67,12 @@ def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
         "left_spacing": left_spacing,
         "right_sampler": right_sampler,
         "right_spacing": right_spacing,
-        "model": model,
+        **hidden,
     }
     fields = [boxes[name] for name in settings.DEFAULTS]
-    texts = [box for box in fields if isinstance(box, gr.Textbox) and box is not model]
+    texts = [
+        box for name, box in boxes.items() if isinstance(box, gr.Textbox) and name not in hidden
+    ]
 
     async def run(*values: Any) -> AsyncIterator[dict[str, Any]]:
         async for message in service.run(dict(zip(settings.DEFAULTS, values, strict=True))):
@@ -86,12 +82,7 @@ def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
         async for message in service.replay(event._data):
             yield message
 
-    streaming = {
-        "outputs": stage,
-        "show_progress": "hidden",
-        "concurrency_limit": RUNS_AT_ONCE,
-        "trigger_mode": "once",
-    }
+    streaming = {"outputs": stage, "show_progress": "hidden", **LIMITS}
     running = gr.on(
         [run_button.click, *(box.submit for box in texts)],
         run,

@@ -17,7 +17,8 @@ from demo import wording
 from demo.reels import Reel
 from demo.settings import Comparison, read_comparison
 from demo.theme import INK, MUTED, PAPER, SAMPLER_COLOURS, font_file
-from diffusion import Schedule, __version__
+from demo.wishes import Labels
+from diffusion import __version__
 from diffusion.film import LENSES, Still
 from diffusion.pictures import SETTINGS_KEY, save_animation, save_png
 
@@ -38,12 +39,14 @@ class Settings:
     comparison: Comparison
     face: int | None  # the one that is shown, None for all
     weights: str
+    panes: int = 2  # that are shown: both, or the right one alone
 
     def to_json(self) -> dict:
         """What is written into the PNG; `read` is the way back."""
         return {
             "compare": self.comparison.fields(),
             "face": self.face,
+            "panes": self.panes,
             "weights": self.weights,
             "versions": {"cartoon-diffusion": __version__, "torch": version("torch")},
         }
@@ -58,14 +61,14 @@ class Given:
 
 
 def png(reel: Reel, face: int | None) -> bytes:
-    """The finished faces of both panes, or one of them, with all settings inside.
+    """The finished faces of all panes, or one of them, with all settings inside.
 
     Raises ValueError, with a sentence, for a run that did not finish.
     """
     if not reel.done:
         raise ValueError(wording.NOT_FINISHED)
     face = check_face(face, reel)
-    settings = Settings(reel.comparison, face, reel.weights)
+    settings = Settings(reel.comparison, face, reel.weights, len(reel.films))
     buffer = io.BytesIO()
     picture = Image.fromarray(sheet([still.x for still in reel.last], face))
     save_png(buffer, picture, settings.to_json())
@@ -73,15 +76,33 @@ def png(reel: Reel, face: int | None) -> bytes:
 
 
 def sheet(panes: Sequence[np.ndarray], face: int | None) -> np.ndarray:
-    """Both panes side by side, enlarged without smoothing; uint8 (height, width, 3) on white."""
-    blocks = [_block(pictures, face) for pictures in panes]
-    between = np.full((len(blocks[0]), 4 * GAP, 3), 255, np.uint8)
-    row = np.concatenate([blocks[0], between, blocks[1]], axis=1)
+    """Panes side by side, enlarged without smoothing; uint8 (height, width, 3) on white."""
+    first, *others = (_block(pictures, face) for pictures in panes)
+    between = np.full((len(first), 4 * GAP, 3), 255, np.uint8)
+    row = np.concatenate([first, *(part for block in others for part in (between, block))], axis=1)
     return row.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
 
 
-def read(content: bytes, schedule: Schedule) -> Given:
-    """A PNG that was saved here; raises ValueError, in one sentence, for anything else."""
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that was saved here, before it is known which model it is of."""
+
+    fields: dict[str, object]  # of the form; not checked yet
+    face: object
+    panes: int
+    weights: str
+    pixels: np.ndarray
+
+    def given(self, T: int, labels: Labels) -> Given:
+        """With every field checked against its model; raises ValueError in one sentence."""
+        comparison = read_comparison(T, labels, **self.fields)
+        if self.face is not None and self.face not in range(comparison.faces):
+            raise ValueError(wording.NOT_OURS)
+        return Given(Settings(comparison, self.face, self.weights, self.panes), self.pixels)
+
+
+def read(content: bytes) -> Picture:
+    """What a PNG says of itself; raises ValueError, in one sentence, if it is none of ours."""
     if len(content) > MOST_BYTES:
         raise ValueError(wording.STAGE["too_large"])
     try:
@@ -92,21 +113,21 @@ def read(content: bytes, schedule: Schedule) -> Given:
         image.load()
         about = json.loads(image.text[SETTINGS_KEY])
         fields = {str(name): value for name, value in about["compare"].items()}
-        face, weights = about["face"], str(about["weights"])[:64]
+        face, weights, panes = about["face"], str(about["weights"])[:64], about.get("panes", 2)
+        if panes not in (1, 2):
+            raise ValueError(wording.NOT_OURS)
     except (OSError, SyntaxError, Image.DecompressionBombError):
         raise ValueError(wording.NOT_A_PNG) from None
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(wording.NOT_OURS) from None
-    fields.pop("T", None)
-    comparison = read_comparison(schedule.T, **fields)
-    if face is not None and face not in range(comparison.faces):
-        raise ValueError(wording.NOT_OURS)
-    return Given(Settings(comparison, face, weights), np.asarray(image.convert("RGB")))
+    for name in ("T", "labels"):
+        fields.pop(name, None)
+    return Picture(fields, face, int(panes), weights, np.asarray(image.convert("RGB")))
 
 
 def verdict(given: Given, panes: Sequence[np.ndarray]) -> str:
-    """Whether the panes, drawn again, look as the given picture does."""
-    again = sheet(panes, given.settings.face)
+    """Whether both panes, drawn again, look as the given picture does."""
+    again = sheet(panes[-given.settings.panes :], given.settings.face)
     if again.shape != given.pixels.shape:
         return wording.verdict(255, alike=False)
     difference = np.abs(again.astype(int) - given.pixels.astype(int))

@@ -1,122 +1,89 @@
-"""The Make screen's server side: what can be asked for, what was got, and how to say it."""
+"""The Make screen: faces made to order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import html
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
 
-import numpy as np
+import gradio as gr
 
-from demo import wording, wording_make
-from demo.settings import whole_within
-from diffusion.denoiser import ANY
-from diffusion.noise import MAX_SEED
-from diffusion.reader import AttributeReader
-from diffusion.recipe import MAX_GUIDANCE, Recipe
-from diffusion.walks import Request
+from demo import making, settings, wording_make
+from demo.making import Choice, Maker
+from demo.service import LIMITS
 
-FACES, MOST_FACES = 16, 64  # drawn at once, and at most
-RECIPE = Recipe("ddim", 20)
-GUIDANCE = 2.0
-
-Values = Mapping[str, Sequence[str]]  # a model's attributes and their values
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("keep.js", "make.js")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """One value that can be asked for; `colour` is a swatch's, as "#1e1514"."""
+def create(maker: Maker) -> None:
+    """Lay the screen out and connect it, inside the current Blocks."""
 
-    index: int  # -1 for any
-    words: str
-    colour: str | None = None
+    # Gradio calls these by name; the methods of an object have none that it could mark.
+    async def ack(receipt: Any) -> None:
+        maker.service.viewers.acknowledge(receipt)
 
+    async def opening(_: Any = None) -> dict | None:
+        return maker.opening()
 
-@dataclass(frozen=True)
-class Order:
-    """One press of Make: pictures of consecutive seeds that all ask for the same."""
+    async def keep(wish: Any) -> dict:
+        return await maker.service.keep(wish)
 
-    seed: int
-    count: int
-    wishes: tuple[int, ...]  # an index per attribute of the model, -1 for any
-    guidance: float = GUIDANCE
-
-    def request(self, model: str) -> Request:
-        """The order as the engine takes it."""
-        seeds = tuple(range(self.seed, self.seed + self.count))
-        return Request(model, seeds, RECIPE, self.wishes or None, self.guidance)
-
-
-def read_order(
-    labels: Values,
-    wishes: Mapping[str, object],
-    seed: object = 0,
-    count: object = FACES,
-    guidance: object = GUIDANCE,
-) -> Order:
-    """Check what a form or a program asks for; attributes left out are open.
-
-    `wishes` map attributes to indices, -1 for any. Raises ValueError with one sentence.
-    """
-    for name in wishes:
-        if name not in labels:
-            raise ValueError(wording_make.unknown_attribute(str(name)[:20], list(labels)))
-    indices = tuple(
-        _index(name, wishes.get(name, ANY), len(values)) for name, values in labels.items()
+    screen = gr.HTML(
+        value={},
+        html_template=_html(maker),
+        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        server_functions=[ack, opening, keep],
+        apply_default_css=False,
+        elem_id="maker",
+        show_label=False,
     )
-    return Order(
-        whole_within(wording.SEED, seed, 0, MAX_SEED - MOST_FACES),
-        whole_within(wording.FACES, count, 1, MOST_FACES),
-        indices,
-        _strength(guidance),
+
+    async def order(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
+        fields = event._data if isinstance(event._data, dict) else {}
+        async for message in maker.run(fields):
+            yield message
+
+    ordering = screen.order(
+        order, None, screen, show_progress="hidden", api_visibility="private", **LIMITS
+    )
+    screen.halt(
+        lambda: {"type": "stopped"},
+        None,
+        screen,
+        cancels=[ordering],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
     )
 
 
-def choices(labels: Values, palette: Mapping[str, Sequence[str | None]]) -> dict[str, list[Choice]]:
-    """For every attribute "any" and its values, with a colour where it is one."""
-    found = {}
-    for name, values in labels.items():
-        colours = palette.get(name, [None] * len(values))
-        found[name] = [Choice(ANY, wording_make.ANY)]
-        for index, colour in enumerate(colours):
-            words = wording_make.value(name, values, index)
-            found[name].append(Choice(index, words, colour and f"#{colour}"))
-    return found
+def _html(maker: Maker) -> str:
+    offered = making.choices(maker.labels, maker.palette)
+    wishes = "".join(_wish(name, choices) for name, choices in offered.items())
+    words = {**wording_make.SCREEN, **settings.ORDER}
+    if not offered:
+        words["lede"] = wording_make.NO_WISHES
+    return Template((ASSETS / "make.html").read_text()).substitute(words, wishes=wishes)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One face: what it shows, and whether that is what was asked, attribute by attribute."""
-
-    words: str  # the alternative text
-    granted: dict[str, bool]  # of the attributes that were asked for
-
-
-def verdicts(order: Order, pixels: np.ndarray, reader: AttributeReader) -> list[Verdict]:
-    """What a reader sees in the finished pictures, uint8 (N, H, W, 3), in order."""
-    wishes = dict(zip(reader.labels, order.wishes, strict=True))
-    return [_verdict(wishes, row, reader.labels) for row in reader.read(pixels)]
+def _wish(name: str, choices: Sequence[Choice]) -> str:
+    told = html.escape(wording_make.attribute(name))
+    swatches = any(choice.colour for choice in choices)
+    radios = "".join(_radio(name, choice, swatches) for choice in choices)
+    kind = "swatches" if swatches else "words"
+    return f'<fieldset class="{kind}"><legend>{told}</legend><div>{radios}</div></fieldset>'
 
 
-def _verdict(wishes: Mapping[str, int], row: np.ndarray, labels: Values) -> Verdict:
-    got = dict(zip(labels, row.tolist(), strict=True))
-    parts = [wording_make.seen(name, labels[name], index) for name, index in got.items()]
-    granted = {name: got[name] == wish for name, wish in wishes.items() if wish != ANY}
-    return Verdict(wording_make.face(parts), granted)
-
-
-def _index(name: str, given: object, count: int) -> int:
-    if isinstance(given, (int, str)) and not isinstance(given, bool):
-        text = str(given).strip()
-        if text == str(ANY) or (text.isascii() and text.isdigit() and int(text[:9]) < count):
-            return int(text)
-    raise ValueError(wording_make.unknown_value(name, given, count))
-
-
-def _strength(given: object) -> float:
-    try:
-        guidance = float(str(given).strip().replace(",", ".")[:20])
-    except ValueError:
-        guidance = -1.0
-    if not 0 <= guidance <= MAX_GUIDANCE:
-        raise ValueError(wording_make.guidance_refused(given, MAX_GUIDANCE))
-    return guidance
+def _radio(name: str, choice: Choice, swatches: bool) -> str:
+    words = html.escape(choice.words)
+    value = "" if choice.index < 0 else choice.index
+    checked = " checked" if choice.index < 0 else ""
+    radio = f'<input type="radio" name="{html.escape(name)}" value="{value}"{checked}>'
+    if choice.colour:
+        # The words are there for those who do not see colours, and under the pointer.
+        shown = f'style="--colour: {choice.colour}" title="{words}"'
+        return f'<label class="swatch" {shown}>{radio}<i>{words}</i></label>'
+    return f"<label>{radio}<span>{words}</span></label>"

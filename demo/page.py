@@ -3,40 +3,54 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from demo import compare, tabs, train, wording
+from demo import compare, make, notices, tabs, train, wording
 from demo.backend import Backend
+from demo.making import Maker
+from demo.service import WAITING, Service
 from demo.theme import theme
 from demo.trainings import Trainings
 from diffusion.cache import cache_dir
+from diffusion.reader import AttributeReader
 
 ASSETS = Path(__file__).parent / "assets"
-STYLES = ("page.css", "stage.css", "tabs.css", "train.css")
+STYLES = ("page.css", "stage.css", "make.css", "tabs.css", "train.css")
 
 
 RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "runs")
-SCREENS = {"compare": wording.COMPARE, "train": wording.TRAIN}
+SCREENS = {"compare": wording.COMPARE, "make": wording.MAKE, "train": wording.TRAIN}
 MOST_SENT = "200mb"  # an archive of pictures
 UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
 
 
-def build(backend: Backend, trainings: Trainings | None = None) -> gr.Blocks:
-    """The page as Gradio Blocks; launch it with `launch_options()`."""
+def build(
+    backend: Backend,
+    trainings: Trainings | None = None,
+    reader: AttributeReader | None = None,
+) -> gr.Blocks:
+    """The page as Gradio Blocks; launch it with `launch_options()`.
+
+    `reader` tells whether faces came as they were asked for, if it knows the model's attributes.
+    """
     trainings = trainings or open_trainings()
+    service = Service(backend, partial(notices.folder, trainings))
     kept = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
     with gr.Blocks(title=wording.TITLE, analytics_enabled=False, delete_cache=kept) as page:
         tabs.create(SCREENS)
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
         with gr.Column(elem_id="compare", elem_classes="screen"):
-            compare.create(backend, page, trainings)
+            compare.create(service, page, trainings)
+        with gr.Column(elem_id="make", elem_classes="screen"):
+            make.create(Maker(service, reader))
         with gr.Column(elem_id="train", elem_classes="screen"):
             train.create(trainings)
-    return page.queue(max_size=compare.WAITING)
+    return page.queue(max_size=WAITING)
 
 
 def open_trainings() -> Trainings:

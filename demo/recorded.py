@@ -1,7 +1,7 @@
-"""A real run of the shipped weights, shown before the first Run.
+"""Real runs of the shipped weights, shown before the first Run and before the first Make.
 
-`python -m demo.recorded` makes it. Showing it needs neither the model nor the queue, and Run
-computes the same faces live.
+`python -m demo.recorded` makes them. Showing them needs neither the model nor the queue, and Run
+and Make compute the same faces live.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from PIL import Image
 from demo import messages, settings
 from demo.backend import Begun, LocalBackend
 from demo.reels import Reel
+from demo.settings import Comparison
+from demo.verdicts import verdicts
 from diffusion import DiffusionModel
 from diffusion.files import replacing
 from diffusion.film import LENSES, Film, Still
+from diffusion.reader import AttributeReader, reader_beside
 
 MODEL = Path(__file__).parent.parent / "checkpoints" / "cartoonset-64"
-FILE = Path(__file__).parent / "assets" / "recorded.json"
-RUN = "recorded"
+ASSETS = Path(__file__).parent / "assets"
+FILE, MADE_FILE = ASSETS / "recorded.json", ASSETS / "recorded_make.json"
+RUN, MADE = "recorded", "recorded-make"
 # Noise is most of the bytes: fewer and smaller pictures of what is not on show at first.
 MOST = {"x": 51, "x0": 26, "eps": 26}  # stills per pane
 QUALITY = {
@@ -38,8 +42,8 @@ QUALITY = {
 
 def record(model: DiffusionModel) -> dict:
     """A run with the default settings; fewer and smaller stills than a live run has."""
-    films = asyncio.run(_films(model))
     comparison = settings.read_comparison(model.schedule.T)
+    films = asyncio.run(_films(model, comparison))
     return {
         "weights": model.version,
         "start": messages.start(RUN, comparison, model.schedule, model.shape[1]),
@@ -53,9 +57,24 @@ def record(model: DiffusionModel) -> dict:
     }
 
 
-async def _films(model: DiffusionModel) -> tuple[Film, ...]:
+def record_made(model: DiffusionModel, reader: AttributeReader | None) -> dict:
+    """The faces of Make's default settings, when they are done."""
+    order = settings.read_order({}, {})
+    (film,) = asyncio.run(_films(model, order))
+    final = film.at(film.calls)
+    message = {
+        "weights": model.version,
+        "start": messages.start(MADE, order, model.schedule, model.shape[1]),
+        "image": messages.picture(final.x, noise=0),
+    }
+    if reader is not None:
+        message["faces"] = [verdict.to_json() for verdict in verdicts((), final.x, reader)]
+    return message
+
+
+async def _films(model: DiffusionModel, comparison: Comparison) -> tuple[Film, ...]:
     backend = LocalBackend(model)
-    async for event in backend.stream(settings.read_comparison(model.schedule.T)):
+    async for event in backend.stream(comparison):
         if isinstance(event, Begun):
             films = event.films
     backend.close()
@@ -94,6 +113,23 @@ def reel() -> Reel | None:
     return Reel(comparison, films, kept["weights"])
 
 
+@cache
+def load_made() -> dict | None:
+    """The recorded faces of Make; None when there are none."""
+    return json.loads(MADE_FILE.read_text()) if MADE_FILE.is_file() else None
+
+
+@cache
+def made() -> Reel | None:
+    """The recorded faces of Make as a film that is done."""
+    kept = load_made()
+    if kept is None:
+        return None
+    film = Film(len(kept["start"]["panes"][0]["levels"]) - 1)
+    film.add(Still(film.calls, 0, 0.0, _faces(kept["image"], kept["start"])))
+    return Reel(settings.read_order({}, {}), (film,), kept["weights"])
+
+
 def _faces(uri: str, start: dict) -> np.ndarray:
     """uint8 (faces, H, W, 3) from a pane's picture; the way back from `messages.tile`."""
     content = base64.b64decode(uri.split(",", 1)[1])
@@ -104,6 +140,9 @@ def _faces(uri: str, start: dict) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    with replacing(FILE) as temporary:
-        temporary.write_text(json.dumps(record(DiffusionModel.from_pretrained(MODEL))))
-    print(f"{FILE}: {FILE.stat().st_size:,} bytes")
+    shipped = DiffusionModel.from_pretrained(MODEL)
+    runs = {FILE: record(shipped), MADE_FILE: record_made(shipped, reader_beside(MODEL))}
+    for file, run in runs.items():
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(run))
+        print(f"{file}: {file.stat().st_size:,} bytes")

@@ -1,4 +1,4 @@
-"""What the Compare screen asks of the server: runs, their other lenses, files, and replays."""
+"""What a screen that draws asks of the server: runs, their other lenses, files, and replays."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from demo.viewers import Viewer, Viewers
 from diffusion.engine import Full
 from diffusion.film import LENSES, Place
 
+# Streams cost next to nothing while they wait, and the engine has a line of its own that tells
+# place and seconds: Gradio's should never be reached.
+RUNS_AT_ONCE, WAITING = 256, 64
+LIMITS = {"concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "once"}  # of an event that draws
 FILLED_AT_ONCE = 24  # stills
 GIVEN = 64  # pictures that may be replayed
 MEASURED_WITHIN = 20.0  # seconds that the examples wait for the machine's speed
@@ -27,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Service:
-    """The state of the Compare screen, for all its visitors."""
+    """The state of the screens that draw, for all their visitors."""
 
     def __init__(self, backend: Backend, folder: Callable[[str], str] = str):
         self.backend = backend
@@ -41,10 +45,10 @@ class Service:
 
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
         """The messages of one press of Run: a start and frames, or a problem in one sentence."""
-        async with _in_words() as problems:
+        async with in_words() as problems:
             place = await self._place(str(fields.get("model") or ""))
-            comparison = settings.read_comparison(place.schedule.T, **fields)
-            async for message in self._show(place, comparison):
+            comparison = settings.read_comparison(place.schedule.T, place.labels, **fields)
+            async for message in self.show(place, comparison):
                 yield message
         for problem in problems:
             yield problem
@@ -56,10 +60,10 @@ class Service:
         if given is None:
             yield messages.problem(wording.REPLAY_GONE)
             return
-        async with _in_words() as problems:
+        async with in_words() as problems:
             comparison = given.settings.comparison
             place = await self._place(comparison.model)
-            async for message in self._show(place, comparison, given):
+            async for message in self.show(place, comparison, given):
                 yield message
         for problem in problems:
             yield problem
@@ -70,9 +74,10 @@ class Service:
             return self.backend
         return await asyncio.to_thread(lambda: self.backend.of(self._folder(model)))
 
-    async def _show(
+    async def show(
         self, place: Backend, comparison: Comparison, given: keep.Given | None = None
     ) -> AsyncIterator[dict]:
+        """The messages of one run; raises what `Backend.stream` raises."""
         with self.viewers.watch() as viewer:
             yield messages.start(viewer.run, comparison, place.schedule, place.size)
             alone = viewer.run if given else ""
@@ -191,7 +196,9 @@ class Service:
             return messages.problem(wording.STAGE["too_large"])
         try:
             content = base64.b64decode(text, validate=True)
-            given = await asyncio.to_thread(keep.read, content, self.backend.schedule)
+            picture = await asyncio.to_thread(keep.read, content)
+            place = await self._place(str(picture.fields.get("model") or ""))
+            given = picture.given(place.schedule.T, place.labels)
         except binascii.Error:
             return messages.problem(wording.NOT_A_PNG)
         except ValueError as refusal:
@@ -201,10 +208,6 @@ class Service:
         while len(self._given) > GIVEN:
             self._given.popitem(last=False)
         weights = given.settings.weights
-        try:
-            place = await self._place(given.settings.comparison.model)
-        except ValueError as refusal:
-            return messages.problem(str(refusal))
         ours = weights == place.weights
         return {
             "token": token,
@@ -215,7 +218,7 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def _in_words() -> AsyncIterator[list[dict]]:
+async def in_words() -> AsyncIterator[list[dict]]:
     """Turns what goes wrong inside into a message, put into the list."""
     problems: list[dict] = []
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from demo import wording
+from demo.wishes import GUIDANCE, Labels, asked_text, read_asked, read_guidance
 from diffusion.noise import MAX_SEED
 from diffusion.recipe import SPACINGS, Recipe
 
@@ -31,17 +33,23 @@ DEFAULTS: dict[str, str | int] = {
     "right_sampler": "ddim",
     "right_spacing": "uniform",
     "model": "",
+    "asked": "",
+    "guidance": GUIDANCE,
 }
+ORDER = {name: DEFAULTS[name] for name in ("seed", "asked", "guidance")}  # of Make
+MADE, RECIPE = 16, Recipe("ddim", 20)  # faces of one press of Make, and how they are drawn
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One press of Run: two recipes on the same seeds."""
+    """One press of Run: one recipe for each pane, on the same seeds."""
 
     seed: int
     faces: int
-    recipes: tuple[Recipe, Recipe]
+    recipes: tuple[Recipe, ...]
     model: str = ""  # the name of a training; none: the shipped model
+    asked: tuple[int, ...] = ()  # an index per attribute of the model, -1 for any; (): nothing
+    guidance: float = 1.0  # how strictly that is followed
 
     @property
     def seeds(self) -> range:
@@ -49,17 +57,21 @@ class Comparison:
         return range(self.seed, self.seed + self.faces)
 
     def fields(self) -> dict[str, str | int]:
-        """The form as it would be filled in; `read_comparison` is the way back."""
-        fields: dict[str, str | int] = {"seed": str(self.seed), "faces": self.faces}
-        fields["model"] = self.model
-        for side, recipe in zip(SIDES, self.recipes, strict=True):
+        """The form as it would be filled in; `read_comparison` is the way back.
+
+        One recipe alone is that of the right side.
+        """
+        fields = {**DEFAULTS, "seed": str(self.seed), "faces": self.faces, "model": self.model}
+        if self.asked:
+            fields |= {"asked": asked_text(self.asked), "guidance": f"{self.guidance:.17g}"}
+        for side, recipe in zip(SIDES[-len(self.recipes) :], self.recipes, strict=True):
             fields |= {
                 f"{side}_sampler": choice(recipe),
                 f"{side}_steps": str(recipe.steps),
                 f"{side}_eta": f"{recipe.eta:.17g}",
                 f"{side}_spacing": recipe.spacing,
             }
-        return {name: fields[name] for name in DEFAULTS}
+        return fields
 
 
 def choice(recipe: Recipe) -> str:
@@ -69,18 +81,36 @@ def choice(recipe: Recipe) -> str:
     )
 
 
-def read_comparison(T: int, **fields: object) -> Comparison:
+def read_comparison(T: int, labels: Labels = MappingProxyType({}), **fields: object) -> Comparison:
     """Check every field of DEFAULTS; one that is left out has its default.
 
-    Raises ValueError with one sentence that says what to choose.
+    T and labels are the model's. Raises ValueError with one sentence that says what to choose.
     """
     given = {**DEFAULTS, **fields}
     count = _whole(given["faces"])
     if count not in FACES:
         raise ValueError(wording.faces_refused(given["faces"], FACES))
-    seed = whole_within(wording.SEED, given["seed"], 0, MAX_SEED - max(FACES))
+    seed = read_seed(given["seed"])
     recipes = (_recipe("left", given, T), _recipe("right", given, T))
-    return Comparison(seed, count, recipes, str(given["model"])[:80])
+    asked, guidance = read_asked(labels, given["asked"]), read_guidance(given["guidance"])
+    model = str(given["model"])[:80]
+    return Comparison(seed, count, recipes, model, asked, guidance if asked else 1.0)
+
+
+def read_order(labels: Labels, fields: Mapping[str, object]) -> Comparison:
+    """What Make is asked for, of ORDER's fields, as a comparison with one pane.
+
+    Raises ValueError with one sentence.
+    """
+    given = {**ORDER, **fields}
+    asked, guidance = read_asked(labels, given["asked"]), read_guidance(given["guidance"])
+    seed = read_seed(given["seed"])
+    return Comparison(seed, MADE, (RECIPE,), asked=asked, guidance=guidance if asked else 1.0)
+
+
+def read_seed(value: object) -> int:
+    """The seed of the first of at most 16 faces; raises ValueError with one sentence."""
+    return whole_within(wording.SEED, value, 0, MAX_SEED - max(FACES))
 
 
 def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:

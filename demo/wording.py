@@ -7,7 +7,7 @@ import math
 from diffusion.recipe import Recipe
 
 TITLE = "Cartoon Diffusion"
-COMPARE, TRAIN = "Compare", "Train"  # the tabs
+COMPARE, MAKE, TRAIN = "Compare", "Make", "Train"  # the tabs
 LEDE = "Same network, same noise. Two ways back to a picture."
 DUPLICATE = "Duplicate this Space"
 

@@ -4,6 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LEDE = "Faces made to order."
+NO_WISHES = "Faces from noise; this model draws at random and takes no wishes."
+
+# The screen's HTML takes these by name; words in [brackets] are filled in by its script.
+SCREEN = {
+    "lede": LEDE,
+    "recorded": "Recorded · seed [seed]",
+    "make": "Make",
+    "stop": "Stop",
+    "seed_label": "Seed",
+    "dice": "New seed",
+    "guidance_label": "Guidance w",
+    "guidance_hint": "How strictly wishes are followed: 0 ignores them, 1 follows, 2 insists; "
+    "much more costs variety",
+    "clear": "Clear wishes",
+    "hint": "Choose what the faces should have, or leave all open, and press Make.",
+    "going": "Drawing [faces] faces from seed [seed].",
+    "stopped": "Stopped.",
+    "lost": "The page has lost its server; reload it and press Make again.",
+    "saved": "Saved [name].",
+    "more": "16 more",
+    "face": "Face",
+    "asked": "What was asked for",
+    "before": "The face before",
+    "after": "The next face",
+    "seed_words": "seed [seed]",
+    "png": "Save PNG",
+    "png_hint": "The face four times as large, with all settings inside",
+    "how": "How was this made?",
+    "how_hint": "Draw this face again in Compare, step by step, by two samplers",
+    "close": "Close",
+}
+
 ANY = "any"
 ATTRIBUTES = {
     "skin": "Skin",
@@ -66,16 +99,36 @@ def face(parts: Sequence[str]) -> str:
     return f"Face: {', '.join(parts)}." if parts else "Face."
 
 
-def unknown_attribute(name: str, known: Sequence[str]) -> str:
-    """The model cannot be asked for this."""
+def as_asked(right: int, of: int, accuracy: float | None) -> str:
+    """How many faces came as asked."""
+    read = f", as read by a network that is right {accuracy:.0%} of the time" if accuracy else ""
+    return f"{right} of {of} faces came as asked{read}."
+
+
+def asked_for(parts: Sequence[str], guidance: float) -> str:
+    """Over the panes of Compare, while they draw what was asked for."""
+    return f"Asked for: {', '.join(parts)}; guidance {guidance:g}."
+
+
+ASK_NOTHING = "Ask for nothing"
+
+
+def asked_refused(text: object, known: Sequence[str]) -> str:
+    """The model's attributes are others."""
     if not known:
         return "This model draws at random; it takes no wishes."
-    return f"There is no attribute {name}; choose among {', '.join(known)}."
+    return (
+        f"Asked for {text!s:.40}; give one number for each of {', '.join(known)}, "
+        "with dots between, and - where anything will do."
+    )
 
 
 def unknown_value(name: str, given: object, count: int) -> str:
     """The attribute has no such value."""
-    return f"{attribute(name)} {given!s:.20} cannot be asked for; choose -1 (any) to {count - 1}."
+    return (
+        f"{attribute(name)} {given!s:.20} cannot be asked for; choose 0 to {count - 1}, "
+        "or - for any."
+    )
 
 
 def guidance_refused(given: object, most: float) -> str:

@@ -24,17 +24,17 @@ from pathlib import Path
 import torch
 
 from demo import wording
-from demo.backend import Begun, LocalBackend, Note, RunEnded, Tick, follow
+from demo.backend import Begun, LocalBackend, Note, RunEnded, Tick, follow, requests
 from demo.settings import Comparison
-from diffusion import DiffusionModel
+from diffusion import Denoiser, DiffusionModel
 from diffusion.backends import accelerated
 from diffusion.device import pick_device
 from diffusion.film import Film, Place, Still, first_still, still
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
-from diffusion.recipe import Recipe
 from diffusion.residents import Residents
 from diffusion.samplers import sample
+from diffusion.walks import Request
 
 # A first guess, in seconds: some 400 kernels per call, each launched in up to 50 µs.
 CALL = 0.02
@@ -55,7 +55,8 @@ class ZeroGPUBackend:
         import spaces  # exists on Spaces alone
 
         about = DiffusionModel.from_pretrained(model)
-        self.schedule, self.size, self.weights = about.schedule, about.shape[1], about.version
+        self.schedule, self.size = about.schedule, about.shape[1]
+        self.weights, self.labels = about.version, about.labels
         self._model = str(model)
         self._pace = Pace()
         self._shots = spaces.GPU(duration=self._duration)(shots)
@@ -110,9 +111,9 @@ class ZeroGPUBackend:
 
     def _feed(self, comparison: Comparison) -> Feed:
         """Ask for a GPU and begin."""
-        seeds, recipes = tuple(comparison.seeds), comparison.recipes
-        films = tuple(Film(calls=len(recipe.plan(self.schedule))) for recipe in recipes)
-        feed = Feed(lambda: self._shots(self._model, seeds, recipes), films)
+        wanted = requests(comparison, self._model)
+        films = tuple(Film(calls=len(one.recipe.plan(self.schedule))) for one in wanted)
+        feed = Feed(lambda: self._shots(wanted), films)
         with self._lock:
             self._feeds.add(feed)
         feed.start()
@@ -125,9 +126,9 @@ class ZeroGPUBackend:
             if feed.calls:
                 self._pace = self._pace.measured(feed.images, feed.seconds / feed.calls)
 
-    def _duration(self, model: str, seeds: Sequence[int], recipes: Sequence[Recipe]) -> int:
+    def _duration(self, wanted: Sequence[Request]) -> int:
         """The seconds to ask for; spaces passes what the wrapped function gets."""
-        return self._pace.duration(len(seeds), sum(recipe.steps for recipe in recipes))
+        return self._pace.duration(len(wanted[0].seeds), sum(one.recipe.steps for one in wanted))
 
     def _cpu(self) -> LocalBackend:
         with self._lock:
@@ -222,12 +223,12 @@ class Feed:
                 film.fail(wording.GPU_LOST)
 
 
-def shots(model: str, seeds: Sequence[int], recipes: Sequence[Recipe]) -> Iterator[Shot]:
+def shots(wanted: Sequence[Request]) -> Iterator[Shot]:
     """On the GPU: every pane's pictures in step, those that a film keeps."""
-    loaded = _models().get(model).model
-    _warm_up(loaded, seeds)
-    panes = [_pane(loaded, seeds, recipe) for recipe in recipes]
-    films = [Film(calls=len(recipe.plan(loaded.schedule))) for recipe in recipes]
+    model = _models().get(wanted[0].model).model
+    _warm_up(model, wanted[0])
+    panes = [_pane(model, one) for one in wanted]
+    films = [Film(calls=len(one.recipe.plan(model.schedule))) for one in wanted]
     begun = time.perf_counter()
     for calls, step in enumerate(zip_longest(*panes)):
         for pane, (film, develop) in enumerate(zip(films, step, strict=True)):
@@ -243,21 +244,27 @@ def _models() -> Residents:
 
 
 @torch.no_grad()
-def _warm_up(model: DiffusionModel, seeds: Sequence[int]) -> None:
+def _warm_up(model: DiffusionModel, wanted: Request) -> None:
     """One call that nobody sees: the first takes long, and what is broken breaks here."""
-    t = torch.full((len(seeds),), model.schedule.T, device=model.device)
-    x = Noise(seeds, model.shape, model.device)(model.schedule.T)
-    to_uint8(model.denoiser()(x, t)[0])
+    t = torch.full((len(wanted.seeds),), model.schedule.T, device=model.device)
+    x = Noise(wanted.seeds, model.shape, model.device)(model.schedule.T)
+    to_uint8(_denoiser(model, wanted)(x, t)[0])
 
 
-def _pane(
-    model: DiffusionModel, seeds: Sequence[int], recipe: Recipe
-) -> Iterator[Callable[[], Still]]:
+def _denoiser(model: DiffusionModel, wanted: Request) -> Denoiser:
+    labels = None
+    if wanted.labels is not None:
+        rows = torch.tensor(wanted.labels, device=model.device)
+        labels = rows.expand(len(wanted.seeds), -1)
+    return model.denoiser(labels, wanted.guidance, wanted.recipe.clip)
+
+
+def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still]]:
     """What makes the still before the first call, and after each."""
-    noise = Noise(seeds, model.shape, model.device)
+    noise = Noise(wanted.seeds, model.shape, model.device)
     x = noise(model.schedule.T)
     yield partial(first_still, model.schedule.T, x)
-    plan, denoise = recipe.plan(model.schedule), model.denoiser(clip=recipe.clip)
+    plan, denoise = wanted.recipe.plan(model.schedule), _denoiser(model, wanted)
     x0_previous = None
     for calls, frame in enumerate(sample(denoise, plan, x, noise), start=1):
         previous = frame.x0 if x0_previous is None else x0_previous

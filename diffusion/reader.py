@@ -116,6 +116,11 @@ class AttributeReader:
         return cls(network, labels, accuracy, held_out, palette)
 
 
+def reader_beside(model: str | Path) -> AttributeReader | None:
+    """The reader in a model's folder; None where there is none, as with a name on the Hub."""
+    return AttributeReader.load(model) if (Path(model) / FILE).is_file() else None
+
+
 def train_reader(
     images: Images, held_out: int, seed: int = 0, epochs: int = EPOCHS
 ) -> Iterator[AttributeReader]:

@@ -46,6 +46,7 @@ window.cartoon = (() => {
       // A browser that keeps nothing still has the address.
     }
     history.replaceState(history.state, "", link());
+    document.dispatchEvent(new CustomEvent("fields", { detail: now }));
   }
 
   function link() {
@@ -56,6 +57,7 @@ window.cartoon = (() => {
     initial,
     remember,
     link,
+    now: () => now,
     // What the form should become; `take` is called by the event that fills it.
     offer: (fields) => {
       pending = { ...DEFAULTS, ...fields };

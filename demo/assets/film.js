@@ -79,9 +79,3 @@ class Reel {
     return this.pane.kept.filter((calls) => calls <= this.reached && !here.has(calls));
   }
 }
-
-function toBlob(uri) {
-  const [head, body] = uri.split(",");
-  const bytes = Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
-  return new Blob([bytes], { type: head.slice(5, head.indexOf(";")) });
-}

@@ -1,6 +1,18 @@
-// What visitors take with them and bring back: files, the page's address, a dropped picture.
+// What the screens share: words with holes, and what visitors take with them and bring back.
 
 const MOST_BYTES = 4_000_000; // of a picture that is given back
+
+// Puts values into the [brackets] of a text.
+function fill(template, values) {
+  return template.replace(/\[(\w+)\]/g, (whole, name) => values[name] ?? whole);
+}
+
+// The bytes of a data URI.
+function toBlob(uri) {
+  const [head, body] = uri.split(",");
+  const bytes = Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
+  return new Blob([bytes], { type: head.slice(5, head.indexOf(";")) });
+}
 
 // Hands a data URI to the browser as a download.
 function download(name, uri) {

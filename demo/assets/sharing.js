@@ -35,6 +35,14 @@ function setFields(fields) {
   trigger("settings");
 }
 
+// Another part of the page wants to see these settings drawn.
+async function compare(fields) {
+  if (stage.dataset.state === "running") document.querySelector("#stop").click();
+  setFields(fields);
+  await whenFilled(fields);
+  document.querySelector("#run").click();
+}
+
 function offerExamples(examples) {
   const chips = document.querySelector("#examples .chips");
   for (const { name, says, fields } of examples) {

@@ -302,6 +302,7 @@ function connect([select, more, file, , drawer]) {
     document.body.classList.toggle("smooth", event.target.value === "smooth");
     showAgain();
   });
+  document.addEventListener("compare", ({ detail }) => compare(detail));
   onDrop(onScreen, give, (isOver) => {
     find(".drop").hidden = !isOver;
   });

@@ -23,5 +23,5 @@ tabs.forEach((tab, i) => {
   });
 });
 element.querySelector("#pill").addEventListener("click", () => open("train"));
-document.addEventListener("open-in-compare", () => open("compare"));
+document.addEventListener("compare", () => open("compare"));
 open(location.hash.slice(1) || sessionStorage.getItem(KEPT));

@@ -446,7 +446,8 @@ for (const what of ["model", "film"]) {
   });
 }
 find("article .compare").addEventListener("click", () => {
-  document.dispatchEvent(new CustomEvent("open-in-compare", { detail: { model: watched } }));
+  const fields = { ...cartoon.now(), model: watched, asked: "" };
+  document.dispatchEvent(new CustomEvent("compare", { detail: fields }));
 });
 
 find(".scrub").addEventListener("input", ({ target }) => {

@@ -26,7 +26,7 @@ from diffusion.evaluation import (
 from diffusion.features import extractors
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel, ModelError, weights_hash
-from diffusion.reader import FILE, AttributeReader
+from diffusion.reader import AttributeReader, reader_beside
 from diffusion.recipe import Recipe, check_guidance
 from diffusion.results import Results
 from diffusion.training import PRECISIONS
@@ -153,7 +153,7 @@ def _measure(
     for subject in subjects:
         for setting in settings:
             setting.recipe.plan(subject.model.schedule)  # refuses before anything is drawn
-    reader = _reader(reader_folder or Path(models[0]))
+    reader = reader_beside(reader_folder or models[0])
     faces = _faces(subjects, data, labels, count, names, reader, settings)
     results = Results(out, _shared(faces, data, seed, where, precision, reader))
     missing = [
@@ -184,10 +184,6 @@ def subject_of(name: str, device: torch.device, precision: str) -> Subject:
         raise ModelError(f"{name} draws {model.shape[0]} channels; only RGB can be measured")
     model.network.to(PRECISIONS[precision])
     return Subject(name, model, weights_hash(name))
-
-
-def _reader(folder: Path) -> AttributeReader | None:
-    return AttributeReader.load(folder) if (folder / FILE).is_file() else None
 
 
 def _faces(

@@ -1,0 +1,21 @@
+// A line over the panes while a field of the form holds something unusual, and the way back.
+// FIELD is put here by the server.
+
+const FIELD = "[field]";
+const line = element.querySelector(".notice");
+let told = "";
+
+document.addEventListener("fields", async ({ detail }) => {
+  const now = detail[FIELD] ? JSON.stringify(detail) : "";
+  if (now === told) return;
+  told = now;
+  line.hidden = !now;
+  if (!now) return;
+  const words = await server.words(detail);
+  if (told === now) line.querySelector(".by").textContent = words;
+});
+
+line.querySelector("button").addEventListener("click", () => {
+  const fields = { ...cartoon.now(), [FIELD]: "" };
+  document.dispatchEvent(new CustomEvent("compare", { detail: fields }));
+});

@@ -1,0 +1,82 @@
+"""What the Make screen asks of the server: faces on request, and whether they came as asked."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from demo import recorded, settings, wording_make
+from demo.service import Service, in_words
+from demo.settings import Comparison
+from demo.verdicts import Verdict, verdicts
+from demo.wishes import Labels
+from diffusion.denoiser import ANY
+from diffusion.device import apart
+from diffusion.palette import Palette, colours_of
+from diffusion.reader import AttributeReader
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value that can be asked for; `colour` is a swatch's, as "#1e1514"."""
+
+    index: int  # -1 for any
+    words: str
+    colour: str | None = None
+
+
+def choices(labels: Labels, palette: Palette) -> dict[str, list[Choice]]:
+    """For every attribute "any" and its values, with a colour where it is one."""
+    found = {}
+    for name, values in labels.items():
+        colours = palette.get(name) or colours_of(values) or [None] * len(values)
+        found[name] = [Choice(ANY, wording_make.ANY)]
+        for index, colour in enumerate(colours):
+            words = wording_make.value(name, values, index)
+            found[name].append(Choice(index, words, colour and f"#{colour}"))
+    return found
+
+
+class Maker:
+    """Draws what is asked for, and reads what came; for all visitors."""
+
+    def __init__(self, service: Service, reader: AttributeReader | None = None):
+        self.service = service
+        self.labels = service.backend.labels
+        fits = reader is not None and dict(reader.labels) == dict(self.labels)
+        self.reader = reader if fits else None
+        self.palette = self.reader.palette if self.reader else {}
+        if reel := recorded.made():
+            service.reels.keep(recorded.MADE, reel)
+
+    def opening(self) -> dict | None:
+        """Faces that were recorded with the shipped weights."""
+        return recorded.load_made()
+
+    async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
+        """The messages of one press of Make: a start and frames, the last with `faces` told.
+
+        Or a problem in one sentence.
+        """
+        async with in_words() as problems:
+            order = settings.read_order(self.labels, fields)
+            async for message in self.service.show(self.service.backend, order):
+                yield await self._told(message, order)
+        for problem in problems:
+            yield problem
+
+    async def _told(self, message: dict, order: Comparison) -> dict:
+        if not message.get("done") or self.reader is None:
+            return message
+        pixels = self.service.reels.get(message["run"]).last[0].x
+        found = await asyncio.to_thread(apart, verdicts, order.asked, pixels, self.reader)
+        words = f"{message['words']} {self._count(found)}" if order.asked else message["words"]
+        return {**message, "words": words, "faces": [verdict.to_json() for verdict in found]}
+
+    def _count(self, found: Sequence[Verdict]) -> str:
+        right = sum(all(verdict.granted.values()) for verdict in found)
+        accuracy = [self.reader.accuracy.get(name) for name in found[0].granted]
+        together = math.prod(accuracy) if all(accuracy) else None
+        return wording_make.as_asked(right, len(found), together)
