@@ -56,7 +56,7 @@ class Maker:
         return recorded.load_made()
 
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
-        """The messages of one press of Make: a start and frames, the last with `faces` told.
+        """The messages of one press of Make: a start and frames, the last with `verdicts`.
 
         Or a problem in one sentence.
         """
@@ -73,7 +73,7 @@ class Maker:
         pixels = self.service.reels.get(message["run"]).last[0].x
         found = await asyncio.to_thread(apart, verdicts, order.asked, pixels, self.reader)
         words = f"{message['words']} {self._count(found)}" if order.asked else message["words"]
-        return {**message, "words": words, "faces": [verdict.to_json() for verdict in found]}
+        return {**message, "words": words, "verdicts": [verdict.to_json() for verdict in found]}
 
     def _count(self, found: Sequence[Verdict]) -> str:
         right = sum(all(verdict.granted.values()) for verdict in found)

@@ -68,7 +68,7 @@ def record_made(model: DiffusionModel, reader: AttributeReader | None) -> dict:
         "image": messages.picture(final.x, noise=0),
     }
     if reader is not None:
-        message["faces"] = [verdict.to_json() for verdict in verdicts((), final.x, reader)]
+        message["verdicts"] = [verdict.to_json() for verdict in verdicts((), final.x, reader)]
     return message
 
 

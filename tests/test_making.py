@@ -1,10 +1,21 @@
+"""The Make screen's server side: faces on request, and whether they came as asked."""
+
 from __future__ import annotations
+
+import base64
 
 import numpy as np
 import pytest
 import torch
+from stand_ins import awaited, randomised
+from test_backend import CAPACITY
 
-from demo.make import RECIPE, Choice, choices, read_order, verdicts
+from demo.backend import LocalBackend
+from demo.making import Choice, Maker, choices
+from demo.service import Service
+from demo.settings import RECIPE, read_order
+from demo.verdicts import verdicts
+from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.reader import AttributeReader, ReaderNetwork
 
 LABELS = {
@@ -30,44 +41,100 @@ def always(*answers: int) -> AttributeReader:
     return AttributeReader(network, LABELS)
 
 
-def test_an_order_becomes_one_request_of_consecutive_seeds():
-    order = read_order(LABELS, {"glasses": 2}, seed="7", count=3, guidance="1,5")
-    request = order.request("shipped")
-    assert request.seeds == (7, 8, 9)
-    assert (request.labels, request.guidance) == ((-1, -1, 2), 1.5)
-    assert request.recipe == RECIPE
+def labelled() -> DiffusionModel:
+    """A small random network that can be asked for LABELS."""
+    torch.manual_seed(0)
+    network = randomised(UNetConfig(size=16, widths=(16,), labels=tuple(map(len, LABELS.values()))))
+    return DiffusionModel(network, Schedule.cosine(), labels=LABELS)
 
 
-def test_what_is_left_out_is_open_and_a_model_without_labels_takes_no_wishes():
-    assert read_order(LABELS, {}).wishes == (-1, -1, -1)
-    assert read_order(LABELS, {"skin": "-1"}).wishes == (-1, -1, -1)
-    assert read_order({}, {}).request("m").labels is None
-    with pytest.raises(ValueError, match="takes no wishes"):
-        read_order({}, {"glasses": 1})
+@pytest.fixture(scope="module")
+def service():
+    backend = LocalBackend(labelled(), CAPACITY)
+    yield Service(backend)
+    backend.close()
+
+
+def made(maker, **fields):
+    """The messages of one press of Make."""
+
+    async def watch():
+        return [message async for message in maker.run(fields)]
+
+    return awaited(watch())
+
+
+def test_an_order_is_a_comparison_with_one_pane_of_sixteen_faces():
+    order = read_order(LABELS, {"asked": "-.-.2", "seed": "7", "guidance": "1,5"})
+    assert (order.recipes, order.faces, list(order.seeds)[:2]) == ((RECIPE,), 16, [7, 8])
+    assert (order.asked, order.guidance) == ((-1, -1, 2), 1.5)
+
+
+def test_guidance_means_nothing_when_nothing_is_asked():
+    assert read_order(LABELS, {"guidance": "5"}) == read_order(LABELS, {})
+    assert read_order({}, {}).guidance == 1
+
+
+def test_the_last_message_tells_of_every_face_whether_it_came_as_asked(service):
+    messages = made(Maker(service, always(0, 1, 2)), asked="-.1.0")
+    assert [message["type"] for message in messages[:2]] == ["start", "frame"]
+    *others, last = messages
+    assert last["done"]
+    assert not any("verdicts" in message for message in others)
+    assert len(last["verdicts"]) == 16
+    assert last["verdicts"][3] == {
+        "words": "Face: skin tone 1 of 2, dark brown hair, dark glasses.",
+        "granted": {"Hair": True, "Glasses": False},
+    }
+    assert last["words"].endswith("0 of 16 faces came as asked.")
+
+
+def test_a_face_that_was_asked_for_is_another_than_one_that_was_not(service):
+    maker = Maker(service)
+    open_, asked = (made(maker, asked=asked)[-1]["run"] for asked in ("", "1.2.2"))
+    first, second = (service.reels.get(run).last[0].x.astype(int) for run in (open_, asked))
+    assert np.abs(first - second).max() > 0
+
+
+def test_compare_draws_the_same_face_when_it_is_given_the_same_wishes(service):
+    last = made(Maker(service), asked="1.-.2", seed="5", guidance="3")[-1]
+    sixteen = service.reels.get(last["run"]).last[0].x
+
+    async def compare():
+        fields = {"seed": "8", "faces": 1, "asked": "1.-.2", "guidance": "3", "left_steps": "2"}
+        return [message async for message in service.run(fields)]
+
+    [alone] = service.reels.get(awaited(compare())[-1]["run"]).last[1].x
+    assert np.abs(alone.astype(int) - sixteen[3]).max() <= 2
+
+
+def test_nobody_judges_faces_that_the_reader_does_not_know(service):
+    stranger = AttributeReader(ReaderNetwork(2).eval(), {"hat": ("no", "yes")})
+    for reader in (None, stranger):
+        assert "verdicts" not in made(Maker(service, reader), asked="-.1.0")[-1]
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"wishes": {"tail": 1}},
-        {"wishes": {"glasses": 3}},
-        {"wishes": {"glasses": -2}},
-        {"wishes": {"glasses": 1.5}},
-        {"wishes": {"glasses": True}},
-        {"wishes": {"glasses": "9" * 5000}},
-        {"wishes": {"glasses": None}},
-        {"wishes": {}, "seed": -1},
-        {"wishes": {}, "count": 0},
-        {"wishes": {}, "count": 65},
-        {"wishes": {}, "guidance": "strong"},
-        {"wishes": {}, "guidance": float("nan")},
-        {"wishes": {}, "guidance": 1e9},
-    ],
-    ids=str,
+    "wrong", [{"asked": "1"}, {"seed": "-1"}, {"guidance": "strong"}, {"asked": ["x"]}], ids=str
 )
-def test_an_order_that_cannot_be_is_refused_in_one_sentence(wrong):
-    with pytest.raises(ValueError, match=r"^[^\n]{1,120}\.$"):
-        read_order(LABELS, **wrong)
+def test_an_order_that_cannot_be_costs_no_call(service, wrong):
+    before = service.backend.engine.network_calls
+    [problem] = made(Maker(service), **wrong)
+    assert problem["type"] == "problem"
+    assert service.backend.engine.network_calls == before
+
+
+def test_a_png_of_one_face_is_drawn_again_in_compare(service):
+    run = made(Maker(service), asked="0.0.-", seed="40")[-1]["run"]
+    file = awaited(service.keep({"run": run, "kind": "png", "face": 2}))
+    content = base64.b64decode(file["uri"].split(",")[1])
+    given = awaited(service.read({"png": base64.b64encode(content).decode()}))
+    assert (given["fields"]["asked"], given["fields"]["seed"]) == ("0.0.-", "40")
+
+    async def replay():
+        return [message async for message in service.replay({"token": given["token"]})]
+
+    assert awaited(replay())[-1]["words"].startswith(("Replay: identical", "Replay: same picture"))
 
 
 def test_choices_have_words_and_colours():
@@ -81,17 +148,19 @@ def test_choices_have_words_and_colours():
     assert [choice.colour for choice in found["glasses"]] == [None] * 4
 
 
+def test_colours_that_are_names_need_no_palette():
+    assert choices({"skin": LABELS["skin"]}, {})["skin"][1].colour == "#fbdbd1"
+
+
 def test_only_what_was_asked_is_judged_and_everything_seen_is_said():
     pixels = np.zeros((2, 16, 16, 3), np.uint8)
-    order = read_order(LABELS, {"hair_color": 1, "glasses": 0}, count=2)
-    first, second = verdicts(order, pixels, always(0, 1, 2))
+    first, second = verdicts((-1, 1, 0), pixels, always(0, 1, 2))
     assert first == second
     assert first.granted == {"hair_color": True, "glasses": False}
     assert first.words == "Face: skin tone 1 of 2, dark brown hair, dark glasses."
 
 
 def test_a_face_without_hair_is_not_said_to_have_bald_hair():
-    order = read_order(LABELS, {}, count=1)
-    [verdict] = verdicts(order, np.zeros((1, 16, 16, 3), np.uint8), always(1, 2, 0))
+    [verdict] = verdicts((), np.zeros((1, 16, 16, 3), np.uint8), always(1, 2, 0))
     assert verdict.words == "Face: skin tone 2 of 2, bald, no glasses."
     assert verdict.granted == {}

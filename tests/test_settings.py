@@ -88,6 +88,18 @@ def test_a_comparison_fills_the_form_that_reads_as_itself(recipe):
     assert read_comparison(1000, **fields) == comparison
 
 
+def test_wishes_fill_the_form_that_reads_as_themselves():
+    labels = {"glasses": ("none", "dark"), "hair": ("red",)}
+    pair = (Recipe("ddpm", 9), Recipe("ddim", 3))
+    comparison = Comparison(1, 4, pair, asked=(1, -1), guidance=2.5)
+    assert read_comparison(1000, labels, **comparison.fields()) == comparison
+
+
+def test_one_pane_alone_fills_the_right_side_of_the_form():
+    fields = Comparison(1, 16, (Recipe("ddim", 33),)).fields()
+    assert (fields["right_steps"], fields["left_steps"]) == ("33", DEFAULTS["left_steps"])
+
+
 def test_an_eta_that_no_sampler_reads_may_be_anything():
     assert read(left_eta="nonsense") == read()
     with pytest.raises(ValueError, match="η is nonsense"):

@@ -3,6 +3,7 @@
 
 const KEPT = "cartoon-make";
 const CALM = 1e6; // seeds that the dice throw are below this
+const MOST = 128; // faces on show
 
 const screen = element.querySelector(".make");
 const find = (selector) => screen.querySelector(selector);
@@ -100,7 +101,7 @@ async function draw(message) {
   server.ack({ run: message.run, number: message.number });
   if (!message.done || drawn !== sheet) return;
   drawn.done = true;
-  judgeAll(drawn, message.faces);
+  judgeAll(drawn, message.verdicts);
   finish(message.words);
 }
 
@@ -137,7 +138,7 @@ function finish(text, isProblem = false) {
   const some = faces.length > 0;
   setState(some ? "finished" : "empty");
   say(text, isProblem);
-  find(".more").hidden = !sheet?.done;
+  find(".more").hidden = !sheet?.done || faces.length >= MOST;
 }
 
 function clear() {
@@ -166,7 +167,8 @@ function showRecorded(recorded) {
   badge.hidden = false;
   sheet.done = true;
   paint(sheet, recorded.image);
-  judgeAll(sheet, recorded.faces);
+  judgeAll(sheet, recorded.verdicts);
+  find(".more").hidden = false;
 }
 
 // One face.
