@@ -12,12 +12,15 @@ from typing import Any
 import gradio as gr
 
 from demo import drawn_by, settings, wording
+from demo import quality as chart
 from demo.backend import Backend
+from demo.quality import Quality
 from demo.service import Service
 from demo.trainings import Trainings
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
+    "words.js",
     "film.js",
     "clock.js",
     "timeline.js",
@@ -33,7 +36,9 @@ SCRIPTS = (
 RUNS_AT_ONCE, WAITING = 256, 64
 
 
-def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
+def create(
+    backend: Backend, page: gr.Blocks, trainings: Trainings, quality: Quality | None = None
+) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
     service = Service(backend, partial(drawn_by.folder, trainings))
     model = drawn_by.box()
@@ -53,6 +58,8 @@ def create(backend: Backend, page: gr.Blocks, trainings: Trainings) -> None:
     with gr.Row(elem_id="more"):
         left_sampler, left_spacing, left_eta = _side("left")
         right_sampler, right_spacing, _ = _side("right")
+        if quality:
+            chart.create(quality)
         _html("setup", wording.SETUP)
     gr.HTML(
         f"<div class='chips'><span>{wording.TRY}</span></div><p class='says'></p>",

@@ -10,13 +10,13 @@ import gradio as gr
 
 from demo import compare, tabs, train, wording
 from demo.backend import Backend
+from demo.quality import Quality
 from demo.theme import theme
 from demo.trainings import Trainings
 from diffusion.cache import cache_dir
 
 ASSETS = Path(__file__).parent / "assets"
-STYLES = ("page.css", "stage.css", "tabs.css", "train.css")
-
+STYLES = ("page.css", "stage.css", "quality.css", "tabs.css", "train.css")
 
 RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "runs")
 SCREENS = {"compare": wording.COMPARE, "train": wording.TRAIN}
@@ -24,8 +24,13 @@ MOST_SENT = "200mb"  # an archive of pictures
 UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
 
 
-def build(backend: Backend, trainings: Trainings | None = None) -> gr.Blocks:
-    """The page as Gradio Blocks; launch it with `launch_options()`."""
+def build(
+    backend: Backend, trainings: Trainings | None = None, quality: Quality | None = None
+) -> gr.Blocks:
+    """The page as Gradio Blocks; launch it with `launch_options()`.
+
+    `quality` is what was measured of the model that `backend` draws with.
+    """
     trainings = trainings or open_trainings()
     kept = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
     with gr.Blocks(title=wording.TITLE, analytics_enabled=False, delete_cache=kept) as page:
@@ -33,7 +38,7 @@ def build(backend: Backend, trainings: Trainings | None = None) -> gr.Blocks:
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
         with gr.Column(elem_id="compare", elem_classes="screen"):
-            compare.create(backend, page, trainings)
+            compare.create(backend, page, trainings, quality)
         with gr.Column(elem_id="train", elem_classes="screen"):
             train.create(trainings)
     return page.queue(max_size=compare.WAITING)

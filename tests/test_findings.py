@@ -1,6 +1,7 @@
 """Sentences about measured rows are computed from them."""
 
 import pytest
+from stand_ins import measured
 
 from diffusion.findings import table_one
 
@@ -17,16 +18,7 @@ FALLS, RISES, WORST, ENOUGH = range(4)
 
 
 def row(sampler, eta, variance, steps, distance, **changed):
-    return {
-        "sampler": sampler,
-        "eta": eta,
-        "variance": variance,
-        "steps": steps,
-        "spacing": "uniform",
-        "guidance": 0.0,
-        "distances": {"haar": {"frechet": distance}},
-        **changed,
-    }
+    return measured(sampler, steps, distance, eta=eta, variance=variance, **changed)
 
 
 @pytest.fixture

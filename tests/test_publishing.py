@@ -1,6 +1,7 @@
 """A run made into a model folder to share."""
 
 import pytest
+import stand_ins
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -88,11 +89,9 @@ def test_results_of_other_weights_are_refused_and_old_ones_go_away(tmp_path, pic
     run.create(str(pictures), config)
     for _ in train_run(run, progress=False):
         pass
-    about = {"weights": "0123456789ab", "training": {}}
-    old = {"format": results.FORMAT, "models": {"old": about}, "rows": {"key": {"model": "old"}}}
     (tmp_path / "model").mkdir()
     for path in (tmp_path / "old.json", tmp_path / "model" / results.FILE):
-        write_json(path, old)
+        write_json(path, stand_ins.results(stand_ins.measured("ddim", 10, 84.0)))
     with pytest.raises(RunError, match=r"old.json measured other weights; run `python -m diff"):
         publish(run, tmp_path / "model", "D", SOURCE, "here", results=tmp_path / "old.json")
     folder = publish(run, tmp_path / "model", "Dots", SOURCE, "here")

@@ -80,7 +80,3 @@ class Pane {
     }
   }
 }
-
-function fill(template, values) {
-  return template.replace(/\[(\w+)\]/g, (whole, name) => values[name] ?? whole);
-}
