@@ -7,6 +7,7 @@ import sys
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # has to come before torch
 
+from demo import quality
 from demo.backend import Backend, LocalBackend
 from demo.page import build, launch_options, open_trainings
 from demo.recorded import MODEL
@@ -34,7 +35,8 @@ def main() -> None:
     trainings = open_trainings()
     print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
-        build(backend, trainings, reader).launch(
+        measured = quality.load(options.model, backend.weights)
+        build(backend, trainings, reader, measured).launch(
             server_name=options.host, server_port=options.port, **launch_options()
         )
     finally:

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from diffusion.cli.evaluate import subject_of
+from diffusion.cli.measurement import subject_of
 from diffusion.data import load_images
 from diffusion.device import pick_device
 from diffusion.evaluation import Faces, Setting, drawn

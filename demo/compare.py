@@ -11,11 +11,14 @@ from typing import Any
 import gradio as gr
 
 from demo import notices, settings, wording
+from demo import quality as chart
+from demo.quality import Quality
 from demo.service import LIMITS, Service
 from demo.trainings import Trainings
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
+    "words.js",
     "film.js",
     "clock.js",
     "timeline.js",
@@ -28,7 +31,9 @@ SCRIPTS = (
 )
 
 
-def create(service: Service, page: gr.Blocks, trainings: Trainings) -> None:
+def create(
+    service: Service, page: gr.Blocks, trainings: Trainings, quality: Quality | None = None
+) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
     hidden = {name: notices.hidden_box(name) for name in ("model", "asked", "guidance")}
     notices.create(service.backend, trainings)
@@ -47,6 +52,8 @@ def create(service: Service, page: gr.Blocks, trainings: Trainings) -> None:
     with gr.Row(elem_id="more"):
         left_sampler, left_spacing, left_eta = _side("left")
         right_sampler, right_spacing, _ = _side("right")
+        if quality:
+            chart.create(quality)
         _html("setup", wording.SETUP)
     gr.HTML(
         f"<div class='chips'><span>{wording.TRY}</span></div><p class='says'></p>",

@@ -15,7 +15,7 @@ from demo.making import Choice, Maker
 from demo.service import LIMITS
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("keep.js", "make.js")
+SCRIPTS = ("words.js", "keep.js", "make.js")
 
 
 def create(maker: Maker) -> None:

@@ -12,6 +12,7 @@ import gradio as gr
 from demo import compare, make, notices, tabs, train, wording
 from demo.backend import Backend
 from demo.making import Maker
+from demo.quality import Quality
 from demo.service import WAITING, Service
 from demo.theme import theme
 from demo.trainings import Trainings
@@ -19,7 +20,7 @@ from diffusion.cache import cache_dir
 from diffusion.reader import AttributeReader
 
 ASSETS = Path(__file__).parent / "assets"
-STYLES = ("page.css", "stage.css", "make.css", "tabs.css", "train.css")
+STYLES = ("page.css", "stage.css", "quality.css", "make.css", "tabs.css", "train.css")
 
 
 RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "runs")
@@ -32,10 +33,12 @@ def build(
     backend: Backend,
     trainings: Trainings | None = None,
     reader: AttributeReader | None = None,
+    quality: Quality | None = None,
 ) -> gr.Blocks:
     """The page as Gradio Blocks; launch it with `launch_options()`.
 
-    `reader` tells whether faces came as they were asked for, if it knows the model's attributes.
+    `reader` tells whether faces came as they were asked for, if it knows the model's attributes;
+    `quality` is what was measured of the model that `backend` draws with.
     """
     trainings = trainings or open_trainings()
     service = Service(backend, partial(notices.folder, trainings))
@@ -45,7 +48,7 @@ def build(
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
         with gr.Column(elem_id="compare", elem_classes="screen"):
-            compare.create(service, page, trainings)
+            compare.create(service, page, trainings, quality)
         with gr.Column(elem_id="make", elem_classes="screen"):
             make.create(Maker(service, reader))
         with gr.Column(elem_id="train", elem_classes="screen"):

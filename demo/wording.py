@@ -92,6 +92,24 @@ EQUATION = {
     "coefficient": "coefficient",
     "size": "size of the term (RMS)",
 }
+QUALITY = {
+    "title": "Distance from real faces (FD) after so many calls of the network. Lower is better.",
+    "left": "Left",
+    "right": "Right",
+    "floor": "real faces",
+    "calls": "calls",
+    "call": "1 call",
+    "count": "[calls] calls",
+    "with_eta": "[name] (η [eta])",
+    "measured": "[side], [name], [count]: FD [distance].",
+    "between": "[side], [name], [count]: FD about [distance].",
+    "unmeasured": "[side], [name], [count]: not measured.",
+}
+FEATURES = {
+    "efficientnet-lite0": "EfficientNet-Lite0",
+    "inception": "Inception",
+    "haar": "Haar wavelets",
+}
 TERMS = {
     "x": "picture before the step",
     "x0": "predicted picture",
@@ -134,6 +152,19 @@ def name(recipe: Recipe) -> str:
     if recipe.sampler == "ddim":
         return f"DDIM (η {recipe.eta:g})" if recipe.eta else "DDIM"
     return SAMPLERS["dpmpp_2m"]
+
+
+def curve(sampler: str, eta: float) -> str:
+    """The label of a curve of measured quality."""
+    if sampler == "ddim":
+        return f"DDIM η {eta:g}" if eta else "DDIM"
+    return {"ddpm_large": "DDPM, large", "dpmpp_2m": "DPM-Solver++"}.get(sampler, "DDPM")
+
+
+def floor(distance: float, count: int, extractor: str) -> str:
+    """How far as many real faces are, and how all of it was measured."""
+    shown = f"{distance:.0f}" if distance >= 10 else f"{distance:.2g}"
+    return f"Real faces: {shown} (N = {count:,}, {FEATURES.get(extractor, extractor)})."
 
 
 def title(recipe: Recipe) -> str:

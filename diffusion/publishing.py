@@ -13,11 +13,13 @@ from PIL import Image
 from diffusion.card import ASKED_SEEDS, ASKED_W, Card
 from diffusion.data import Source
 from diffusion.denoiser import ANY
-from diffusion.files import replacing
-from diffusion.model import CONFIG, WEIGHTS, DiffusionModel
+from diffusion.files import replacing, write_json
+from diffusion.model import CONFIG, WEIGHTS, DiffusionModel, weights_hash
 from diffusion.pictures import save_png, sheet
 from diffusion.reader import AttributeReader
 from diffusion.recipe import Recipe, draw
+from diffusion.results import FILE as RESULTS
+from diffusion.results import of_weights
 from diffusion.results import read as read_results
 from diffusion.runs import Run, RunError
 
@@ -40,18 +42,20 @@ def publish(
 
     The samples are seeds 0 to 63, all of them, and with labels also asked.png; `history` tells
     what the run's settings do not. `reader` is a folder whose reader.safetensors goes along,
-    `results` a file of `python -m diffusion evaluate` whose table goes into the card.
-    Raises RunError when the run has no model yet.
+    `results` a file of `python -m diffusion evaluate` on these weights: it goes along as
+    results.json, and its table into the card. Raises RunError when the run has no model yet, or
+    when the results are those of other weights.
     """
-    measured = None if results is None else read_results(results)
     if not (run.model_folder / CONFIG).is_file():
         raise RunError(f"{run.folder} has no model yet; let it train for a minute")
+    measured = None if results is None else _measured(results, run)
     if find_spec("matplotlib") is None:
         raise RunError("the loss curve is drawn with matplotlib; pip install matplotlib first")
     folder.mkdir(parents=True, exist_ok=True)
     for name in (CONFIG, WEIGHTS):
         with replacing(folder / name) as temporary:
             shutil.copyfile(run.model_folder / name, temporary)
+    _put_results(measured, folder)
     model = DiffusionModel.from_pretrained(folder)
     pictures = draw(model, SAMPLE_SEEDS, SAMPLE_RECIPE)
     settings = {**SAMPLE_RECIPE.to_json(), "seeds": "0-63"}
@@ -67,6 +71,24 @@ def publish(
     card = Card(run, model, title, source, hardware, history, measured, reader)
     (folder / "README.md").write_text(card.text())
     return folder
+
+
+def _measured(results: Path, run: Run) -> dict:
+    measured = read_results(results)
+    if not of_weights(measured, weights_hash(run.model_folder)):
+        raise RunError(
+            f"{results} measured other weights; "
+            f"run `python -m diffusion evaluate --model {run.model_folder}` first"
+        )
+    return measured
+
+
+def _put_results(measured: dict | None, folder: Path) -> None:
+    """The model's results.json; one of an earlier model goes away."""
+    if measured is None:
+        (folder / RESULTS).unlink(missing_ok=True)
+    else:
+        write_json(folder / RESULTS, measured)
 
 
 def _asked(model: DiffusionModel) -> Image.Image:

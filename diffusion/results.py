@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from diffusion.files import replacing, write_json
+from diffusion.findings import sampler_of, table_one
 
 FORMAT = "cartoon-evaluation/1"
+FILE = "results.json"  # in a model's folder: how good that model is
 FLOOR = "real, unseen"  # the name of the floor's row
 INK, MUTED, DDPM, DDIM, THIRD = "#1C1B1A", "#6B6862", "#C2410C", "#0F766E", "#6B6862"
 HUES = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": THIRD}
-NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpmpp_2m": "DPM-Solver++(2M)"}
 
 
 class Results:
@@ -54,14 +55,6 @@ class Results:
         self._value["models"][row["model"]] = dict(model)
         self._save()
 
-    def write_report(self) -> list[Path]:
-        """Write the table, FILE.md, and the plot, FILE.png, and return their paths."""
-        table, picture = self.path.with_suffix(".md"), self.path.with_suffix(".png")
-        with replacing(table) as temporary:
-            temporary.write_text(markdown(self._value, picture.name))
-        plot(self._value, picture)
-        return [table, picture]
-
     def _save(self) -> None:
         write_json(self.path, self._value)
 
@@ -77,8 +70,24 @@ def read(path: str | Path) -> dict:
     return value
 
 
+def of_weights(results: Mapping, weights: str) -> list[dict]:
+    """The rows of the model with these weights (see `weights_hash`); none when it has none."""
+    names = [name for name, about in results["models"].items() if about["weights"] == weights]
+    return [row for row in results["rows"].values() if row["model"] in names]
+
+
+def write_report(path: Path) -> tuple[Path, Path]:
+    """Write a results file's page, FILE.md, and plot, FILE.png, beside it; return their paths."""
+    results = read(path)
+    page, picture = path.with_suffix(".md"), path.with_suffix(".png")
+    with replacing(page) as temporary:
+        temporary.write_text(markdown(results, picture.name))
+    plot(results, picture)
+    return page, picture
+
+
 def markdown(results: Mapping, plot_name: str) -> str:
-    """The results as a page: which models, how they were measured, the plot and the table."""
+    """The results as a page: models, how they were measured, plot, table and what it shows."""
     models = "\n".join(
         f"- `{name}`, weights {about['weights']}, trained on "
         f"{about['training'].get('images', 0):,} images"
@@ -87,7 +96,21 @@ def markdown(results: Mapping, plot_name: str) -> str:
     return (
         f"# Measured quality\n\n{models}\n\n{conditions(results)}\n\n"
         f"![Distance and kernel distance against calls]({plot_name})\n\n{table(results)}\n"
+        f"{_findings(results)}"
     )
+
+
+def _findings(results: Mapping) -> str:
+    """For every model, whether its rows have the shape of DDIM's Table 1."""
+    extractor = results["extractors"][0]
+    parts = []
+    for name in results["models"]:
+        rows = [row for row in results["rows"].values() if row["model"] == name]
+        lines = [f"- {finding}" for finding in table_one(rows, extractor)]
+        if lines:
+            whose = f" ({name})" if len(results["models"]) > 1 else ""
+            parts.append("\n".join([f"\n## The shape of DDIM's Table 1{whose}\n", *lines, ""]))
+    return "".join(parts)
 
 
 def conditions(results: Mapping) -> str:
@@ -147,9 +170,9 @@ def _columns(results: Mapping) -> dict:
     columns = {}
     if len({row["model"] for row in rows}) > 1:
         columns["model"] = lambda row: FLOOR if "floor" in row else row["model"]
-        columns["sampler"] = lambda row: "" if "floor" in row else _sampler(row)
+        columns["sampler"] = lambda row: "" if "floor" in row else sampler_of(row)
     else:
-        columns["sampler"] = lambda row: FLOOR if "floor" in row else _sampler(row)
+        columns["sampler"] = lambda row: FLOOR if "floor" in row else sampler_of(row)
     columns["S"] = setting("steps")
     if any(row["guidance"] for row in rows):
         columns["w"] = setting("guidance", "{:g}".format)
@@ -180,14 +203,6 @@ def _distance(extractor: str) -> Callable[[Mapping], str]:
     if extractor == "haar":
         return lambda row: f"{1000 * row['distances'][extractor]['frechet']:.1f}"
     return lambda row: f"{row['distances'][extractor]['frechet']:.1f}"
-
-
-def _sampler(row: Mapping) -> str:
-    if row["sampler"] == "ddim":
-        return f"DDIM η {row['eta']:g}"
-    if row["sampler"] == "ddpm":
-        return f"DDPM {row['variance']}"
-    return NAMES[row["sampler"]]
 
 
 def _manner(row: Mapping) -> str:
@@ -236,7 +251,7 @@ def plot(results: Mapping, path: Path) -> None:
 def _series(rows: Iterable[Mapping]) -> list[tuple[tuple[str, str], list[Mapping]]]:
     found: dict[tuple[str, str], list[Mapping]] = {}
     for row in rows:
-        label = _sampler(row) + (f", w {row['guidance']:g}" if row["guidance"] else "")
+        label = sampler_of(row) + (f", w {row['guidance']:g}" if row["guidance"] else "")
         manner = _manner(row)
         label += f", {manner}" if manner not in ("", "everywhere") else ""
         found.setdefault((row["model"], label), []).append(row)

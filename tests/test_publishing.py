@@ -1,11 +1,14 @@
 """A run made into a model folder to share."""
 
 import pytest
+import stand_ins
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusion import DiffusionModel
+from diffusion import DiffusionModel, results
 from diffusion.cli import app
+from diffusion.files import write_json
+from diffusion.model import weights_hash
 from diffusion.publishing import Source, publish
 from diffusion.reader import AttributeReader, ReaderNetwork
 from diffusion.runs import Run, RunError, train_run
@@ -63,6 +66,9 @@ def test_a_model_that_can_be_asked_shows_it_and_its_measured_quality(tmp_path, p
         results=tmp_path / "r.json",
     )
     assert AttributeReader.load(folder).accuracy == accuracy
+    measured = results.read(folder / results.FILE)
+    assert measured == results.read(tmp_path / "r.json")
+    assert len(results.of_weights(measured, weights_hash(folder))) == 1
     assert Image.open(folder / "asked.png").size == (8 * 18 + 2, 4 * 18 + 2)
     card = (folder / "README.md").read_text()
     for part in (
@@ -75,6 +81,21 @@ def test_a_model_that_can_be_asked_shows_it_and_its_measured_quality(tmp_path, p
     ):
         assert part in card
     assert "takes no wishes" not in card
+
+
+def test_results_of_other_weights_are_refused_and_old_ones_go_away(tmp_path, pictures):
+    config = TrainConfig(images=8, size=16, widths=(16,), batch=4)
+    run = Run(tmp_path / "run")
+    run.create(str(pictures), config)
+    for _ in train_run(run, progress=False):
+        pass
+    (tmp_path / "model").mkdir()
+    for path in (tmp_path / "old.json", tmp_path / "model" / results.FILE):
+        write_json(path, stand_ins.results(stand_ins.measured("ddim", 10, 84.0)))
+    with pytest.raises(RunError, match=r"old.json measured other weights; run `python -m diff"):
+        publish(run, tmp_path / "model", "D", SOURCE, "here", results=tmp_path / "old.json")
+    folder = publish(run, tmp_path / "model", "Dots", SOURCE, "here")
+    assert not (folder / results.FILE).exists()
 
 
 def test_a_run_without_a_model_is_refused_in_one_sentence(tmp_path):

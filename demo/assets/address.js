@@ -8,6 +8,7 @@ window.cartoon = (() => {
   const names = Object.keys(DEFAULTS);
   let now = { ...DEFAULTS };
   let pending = null; // what `take` hands to the form
+  const followers = []; // who is told of every change
 
   // The form as an address or the last visit filled it; text of the address is cut, not trusted.
   function initial() {
@@ -19,8 +20,13 @@ window.cartoon = (() => {
   }
 
   function values(given) {
-    now = Object.fromEntries(names.map((name) => [name, fitting(name, given?.[name])]));
+    become((name) => fitting(name, given?.[name]));
     return names.map((name) => now[name]);
+  }
+
+  function become(value) {
+    now = Object.fromEntries(names.map((name, i) => [name, value(name, i)]));
+    for (const tell of followers) tell(now);
   }
 
   function fitting(name, value) {
@@ -39,14 +45,19 @@ window.cartoon = (() => {
 
   // The form has changed: the address follows, and the browser remembers.
   function remember(...fields) {
-    now = Object.fromEntries(names.map((name, i) => [name, fields[i]]));
+    become((_, i) => fields[i]);
     try {
       localStorage.setItem(STORED, JSON.stringify(now));
     } catch {
       // A browser that keeps nothing still has the address.
     }
     history.replaceState(history.state, "", link());
-    document.dispatchEvent(new CustomEvent("fields", { detail: now }));
+  }
+
+  // Calls `tell` with the form as it is, and again whenever it changes.
+  function follow(tell) {
+    followers.push(tell);
+    tell(now);
   }
 
   function link() {
@@ -56,6 +67,7 @@ window.cartoon = (() => {
   return {
     initial,
     remember,
+    follow,
     link,
     now: () => now,
     // What the form should become; `take` is called by the event that fills it.

@@ -1,11 +1,6 @@
-// What the screens share: words with holes, and what visitors take with them and bring back.
+// What visitors take with them and bring back: files, the page's address, a dropped picture.
 
 const MOST_BYTES = 4_000_000; // of a picture that is given back
-
-// Puts values into the [brackets] of a text.
-function fill(template, values) {
-  return template.replace(/\[(\w+)\]/g, (whole, name) => values[name] ?? whole);
-}
 
 // The bytes of a data URI.
 function toBlob(uri) {

@@ -5,13 +5,13 @@ const FIELD = "[field]";
 const line = element.querySelector(".notice");
 let told = "";
 
-document.addEventListener("fields", async ({ detail }) => {
-  const now = detail[FIELD] ? JSON.stringify(detail) : "";
+cartoon.follow(async (fields) => {
+  const now = fields[FIELD] ? JSON.stringify(fields) : "";
   if (now === told) return;
   told = now;
   line.hidden = !now;
   if (!now) return;
-  const words = await server.words(detail);
+  const words = await server.words(fields);
   if (told === now) line.querySelector(".by").textContent = words;
 });
 

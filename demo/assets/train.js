@@ -477,7 +477,3 @@ function time(seconds) {
   const short = `${Math.floor(rest / 60)}:${two(rest % 60)}`;
   return hours ? `${hours}:${two(Math.floor(rest / 60))}:${two(rest % 60)}` : short;
 }
-
-function fill(template, values) {
-  return template.replace(/\[(\w+)\]/g, (whole, key) => values[key] ?? whole);
-}

@@ -2,7 +2,7 @@
 
 import typer
 
-from diffusion.cli.evaluate import evaluate, guidance
+from diffusion.cli.evaluate import evaluate, guidance, report
 from diffusion.cli.probe import probe
 from diffusion.cli.problem import OneSentenceGroup
 from diffusion.cli.publish import publish
@@ -21,6 +21,7 @@ app.command()(train)
 app.command()(sample)
 app.command()(evaluate)
 app.command()(guidance)
+app.command()(report)
 app.command()(publish)
 app.command()(probe)
 app.command()(reader)

@@ -28,7 +28,8 @@ def publish(
         Path | None, typer.Option(help="Folder of a reader.safetensors to put beside.")
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="JSON of `evaluate` whose table goes into the card.")
+        Path | None,
+        typer.Option(help="JSON of `evaluate` on this run's model; its table goes into the card."),
     ] = None,
 ) -> None:
     """Turn a run into a model folder with samples, loss curve and model card."""

@@ -1,16 +1,20 @@
 """A page with a small random network in a real browser; slow enough to be watched if asked."""
 
+import json
 import os
 import shutil
 import time
 
 import pytest
 import torch
+from stand_ins import measured, results
 
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
+from demo.quality import load
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.model import ready
+from diffusion.results import FILE
 from diffusion.slots import Capacity
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -53,9 +57,25 @@ def backend(network):
 
 
 @pytest.fixture(scope="session")
-def address(backend):
+def measured_quality(backend, tmp_path_factory):
+    """What the model's folder tells of its quality: distances by sampler, η, variance and calls."""
+    rows = [
+        *(measured("ddpm", *point) for point in ((5, 290.0), (20, 98.0), (100, 62.0))),
+        *(measured("ddpm", *point, variance="large") for point in ((5, 905.0), (20, 330.0))),
+        *(measured("ddim", *point) for point in ((5, 142.0), (20, 66.0), (100, 60.0))),
+        *(measured("ddim", *point, eta=0.5) for point in ((5, 175.0), (20, 71.0))),
+        measured("dpmpp_2m", 5, 101.0),
+    ]
+    models = {"faces": {"weights": backend.weights}}
+    folder = tmp_path_factory.mktemp("model")
+    (folder / FILE).write_text(json.dumps(results(*rows, models=models)))
+    return load(folder, backend.weights)
+
+
+@pytest.fixture(scope="session")
+def address(backend, measured_quality):
     """The running page's address."""
-    page = build(backend)
+    page = build(backend, quality=measured_quality)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url
     page.close()

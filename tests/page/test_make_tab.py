@@ -156,9 +156,7 @@ def test_a_run_can_be_stopped_and_bad_fields_are_a_sentence(visitor, making):
 
 
 @pytest.mark.parametrize("size", [(390, 844), (768, 1024), (1920, 1080)])
-def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(
-    browser, making, size
-):
+def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(browser, making, size):
     context = browser.new_context(viewport=dict(zip(("width", "height"), size, strict=True)))
     screen = Screen(context.new_page())
     page = opened(screen, making[0])

@@ -1,0 +1,178 @@
+"""What the commands `evaluate` and `guidance` do with the settings that they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from diffusion.data import load_images
+from diffusion.device import pick_device
+from diffusion.evaluation import (
+    REFERENCE,
+    Faces,
+    Setting,
+    Subject,
+    chance_of,
+    evaluate_row,
+    floor_row,
+)
+from diffusion.features import extractors
+from diffusion.labels import load_labels
+from diffusion.model import DiffusionModel, ModelError, weights_hash
+from diffusion.reader import AttributeReader, reader_beside
+from diffusion.recipe import check_guidance
+from diffusion.results import Results, write_report
+from diffusion.training import PRECISIONS
+
+HELD_OUT = 1000  # where a model does not say what it never saw
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Which models are measured, against which pictures, and where the rows go."""
+
+    model: Annotated[list[str], typer.Option(help="A model's folder; repeatable.")]
+    data: Annotated[str, typer.Option(help="The images it was trained on: folder, .zip or .tgz.")]
+    out: Annotated[Path, typer.Option(help="FILE.json; FILE.md and FILE.png come beside it.")]
+    labels: Annotated[Path | None, typer.Option(help="The CSV of the images' attributes.")] = None
+    count: Annotated[int, typer.Option(help="Pictures per row.")] = 1000
+    seed: Annotated[int, typer.Option(help="Of the first picture.")] = 0
+    reader: Annotated[
+        Path | None, typer.Option(help="Folder with reader.safetensors; the first model's.")
+    ] = None
+    features: Annotated[
+        str | None, typer.Option(help="Feature extractors, as a,b; all that are here.")
+    ] = None
+    batch: Annotated[int | None, typer.Option(help="Pictures computed together.")] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16, of the network.")] = "float32"
+    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's choice.")] = None
+
+    def run(self, settings: Sequence[Setting]) -> None:
+        """Measure the rows that the file lacks, and write its table and plot."""
+        if self.out.suffix != ".json":
+            raise ValueError(f"{self.out} is no results file; end --out in .json")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        for setting in settings:
+            check_guidance(setting.guidance)
+        subjects = self._subjects()
+        for subject in subjects:
+            for setting in settings:
+                setting.recipe.plan(subject.model.schedule)  # refuses before anything is drawn
+        reader = reader_beside(self.reader or self.model[0])
+        faces = self._faces(subjects, reader, settings)
+        results = Results(self.out, self._shared(subjects, faces, reader))
+        self._add_rows(results, subjects, settings, faces, reader)
+        table, plot = write_report(self.out)
+        typer.echo(table.read_text())
+        typer.echo(f"Wrote {self.out}, {table} and {plot}")
+
+    def _subjects(self) -> list[Subject]:
+        device = pick_device(self.device)
+        return [subject_of(name, device, self.precision) for name in self.model]
+
+    def _faces(
+        self,
+        subjects: Sequence[Subject],
+        reader: AttributeReader | None,
+        settings: Sequence[Setting],
+    ) -> Faces:
+        models = [subject.model for subject in subjects]
+        sizes = {model.shape[1] for model in models}
+        kept = {int(model.training.get("held_out", HELD_OUT)) for model in models}
+        if len(sizes) > 1 or len(kept) > 1:
+            raise ValueError(
+                "these models differ in size or in what they never saw; measure them apart"
+            )
+        attributes = {tuple(model.labels) for model in models}
+        if any(setting.guidance for setting in settings):
+            if len(attributes) > 1 or not any(attributes):
+                raise ValueError(
+                    "guided pictures need models with the same labels; use --guidance 0"
+                )
+            if self.labels is None:
+                raise ValueError("guided pictures ask for real pictures' attributes; add --labels")
+        images = load_images(self.data, sizes.pop())
+        if self.labels is not None:
+            wanted = list(dict.fromkeys([*max(attributes), *(reader.labels if reader else ())]))
+            labels = load_labels(self.labels, images.names, wanted or None)
+            images = replace(images, labels=labels)
+        chosen = self.features.split(",") if self.features else list(extractors())
+        return Faces(images, kept.pop(), self.count, tuple(chosen))
+
+    def _shared(
+        self, subjects: Sequence[Subject], faces: Faces, reader: AttributeReader | None
+    ) -> dict:
+        """What all rows of a file have in common."""
+        device = subjects[0].model.device.type
+        shared = {
+            "data": Path(self.data).name,
+            "data_key": faces.images.key,
+            "count": faces.count,
+            "seed": self.seed,
+            "reference": min(REFERENCE, len(faces.training)),
+            "held_out": faces.held_out,
+            "extractors": list(faces.names),
+            "machine": f"{device}, {self.precision}, torch {torch.__version__}",
+        }
+        if reader is not None:
+            shared["reader"] = {"accuracy": dict(reader.accuracy), "held_out": reader.held_out}
+            if faces.images.labels is not None:
+                shared["chance"] = chance_of(faces, reader)
+        return shared
+
+    def _add_rows(
+        self,
+        results: Results,
+        subjects: Sequence[Subject],
+        settings: Sequence[Setting],
+        faces: Faces,
+        reader: AttributeReader | None,
+    ) -> None:
+        from tqdm import tqdm
+
+        missing = [
+            (subject, setting, key)
+            for subject in subjects
+            for setting in settings
+            if (key := subject.row_key(setting, faces, self.seed)) not in results
+        ]
+        calls = sum(setting.calls(subject.model.schedule) for subject, setting, _ in missing)
+        with tqdm(
+            total=calls * self.count, desc="Measuring", unit=" calls", unit_scale=True
+        ) as bar:
+            if results.floor is None:
+                results.add_floor(floor_row(faces, reader))
+            for subject, setting, key in missing:
+                sampler, w = setting.recipe.sampler, setting.guidance
+                bar.set_postfix_str(f"{subject.name}, {sampler}, w {w:g}")
+                row = evaluate_row(
+                    subject, setting, faces, self.seed, reader, self.batch, bar.update
+                )
+                results.add(key, row, _about(subject))
+
+
+def subject_of(name: str, device: torch.device, precision: str) -> Subject:
+    """The model in a folder, its network in that number format, ready to be measured."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose {', '.join(PRECISIONS)}")
+    model = DiffusionModel.from_pretrained(name, device)
+    if model.shape[0] != 3:
+        raise ModelError(f"{name} draws {model.shape[0]} channels; only RGB can be measured")
+    model.network.to(PRECISIONS[precision])
+    return Subject(name, model, weights_hash(name))
+
+
+def _about(subject: Subject) -> dict:
+    return {
+        "weights": subject.weights,
+        "prediction": subject.model.prediction,
+        "schedule": subject.model.schedule.to_json(),
+        "training": dict(subject.model.training),
+    }

@@ -1,0 +1,128 @@
+"""What measured rows say: whether they have the shape of Table 1 of the DDIM paper.
+
+The paper's distances are those of other pictures and features; what carries over is which
+setting is better than which. Every sentence here is computed from the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+FEW = 20  # steps: at so many or fewer, the large variance is by far the worst of the table
+SHORT, LONG, WITHIN = 20, 100, 0.25  # DDIM keeps its quality from LONG steps down to SHORT
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One distance of the table."""
+
+    sampler: str  # with what it was set to, as in the table
+    eta: float | None  # of DDIM
+    steps: int
+    distance: float  # squared Fréchet distance
+
+    def __str__(self) -> str:
+        return f"{self.sampler} has {self.distance:.1f}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim, at which steps it was looked at, and the sentences that contradict it."""
+
+    claim: str
+    steps: Sequence[int]
+    against: Sequence[str]
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return f"{self.claim}: not measured."
+        if self.against:
+            return f"{self.claim}: does not hold. At {'; at '.join(self.against)}."
+        return f"{self.claim}: holds (S = {', '.join(map(str, self.steps))})."
+
+
+def table_one(rows: Iterable[Mapping], extractor: str) -> list[Finding]:
+    """What DDIM's Table 1 shows, looked for in one model's rows of pictures drawn at random.
+
+    Guided rows and those of other spacings are passed over; no findings when none is left.
+    """
+    cells = [
+        Cell(
+            sampler_of(row),
+            row["eta"] if row["sampler"] == "ddim" else None,
+            row["steps"],
+            row["distances"][extractor]["frechet"],
+        )
+        for row in rows
+        if not row["guidance"] and row["spacing"] == "uniform"
+    ]
+    if not cells:
+        return []
+    cells.sort(key=lambda cell: cell.steps)
+    return [_falls(cells), _rises(cells), _large_is_worst(cells), _few_are_enough(cells)]
+
+
+def sampler_of(row: Mapping) -> str:
+    """A row's sampler with what it was set to, in a few words."""
+    if row["sampler"] == "ddim":
+        return f"DDIM η {row['eta']:g}"
+    if row["sampler"] == "ddpm":
+        return f"DDPM {row['variance']}"
+    return "DPM-Solver++(2M)"
+
+
+def _falls(cells: Sequence[Cell]) -> Finding:
+    against, seen = [], set()
+    for sampler in dict.fromkeys(cell.sampler for cell in cells):
+        for fewer, more in pairwise(cell for cell in cells if cell.sampler == sampler):
+            seen |= {fewer.steps, more.steps}
+            if more.distance >= fewer.distance:
+                against.append(
+                    f"S = {more.steps} {more}, at S = {fewer.steps} only {fewer.distance:.1f}"
+                )
+    return Finding("FD falls as S grows, for every sampler", sorted(seen), against)
+
+
+def _rises(cells: Sequence[Cell]) -> Finding:
+    against, seen = [], []
+    for steps, row in _by_steps(cell for cell in cells if cell.eta is not None):
+        ordered = sorted(row, key=lambda cell: cell.eta)
+        if len(ordered) > 1:
+            seen.append(steps)
+        against += [
+            f"S = {steps} {less} and {more}"
+            for less, more in pairwise(ordered)
+            if more.distance <= less.distance
+        ]
+    return Finding("FD rises with η at equal S", seen, against)
+
+
+def _large_is_worst(cells: Sequence[Cell]) -> Finding:
+    against, seen = [], []
+    for steps, row in _by_steps(cell for cell in cells if cell.steps <= FEW):
+        large = next((cell for cell in row if cell.sampler == "DDPM large"), None)
+        others = [cell for cell in row if cell is not large]
+        if large and others:
+            seen.append(steps)
+            worst = max(others, key=lambda cell: cell.distance)
+            if worst.distance >= large.distance:
+                against.append(f"S = {steps} {large} and {worst}")
+    return Finding(f"The large variance is the worst at few steps (S ≤ {FEW})", seen, against)
+
+
+def _few_are_enough(cells: Sequence[Cell]) -> Finding:
+    claim = f"DDIM with {SHORT} steps is within {100 * WITHIN:g} % of DDIM with {LONG}"
+    found = {cell.steps: cell.distance for cell in cells if cell.eta == 0}
+    if not {SHORT, LONG} <= found.keys():
+        return Finding(claim, (), ())
+    excess = found[SHORT] / found[LONG] - 1
+    told = f"S = {SHORT} it has {found[SHORT]:.1f}, at S = {LONG} {found[LONG]:.1f}"
+    against = [told] if excess > WITHIN else []
+    return Finding(f"{claim} ({100 * excess:+.0f} %)".replace("-", "−"), (SHORT, LONG), against)
+
+
+def _by_steps(cells: Iterable[Cell]) -> Iterable[tuple[int, list[Cell]]]:
+    for steps, row in groupby(cells, key=lambda cell: cell.steps):
+        yield steps, list(row)

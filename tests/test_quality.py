@@ -1,0 +1,109 @@
+"""The chart of measured quality: what the page is told about a model's folder."""
+
+import json
+
+import pytest
+from stand_ins import measured as row
+from stand_ins import results
+
+from demo import wording
+from demo.quality import Curve, Quality, load
+from diffusion.results import FILE
+
+WEIGHTS = "aaaaaaaaaaaa"
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Puts results into a model's folder."""
+
+    def put(value):
+        (tmp_path / FILE).write_text(value if isinstance(value, str) else json.dumps(value))
+        return tmp_path
+
+    return put
+
+
+def test_every_sampler_and_setting_is_a_curve_by_calls(put):
+    folder = put(
+        results(
+            row("ddpm", 100, 62.0),
+            row("ddpm", 10, 160.0),
+            row("ddpm", 10, 560.0, variance="large"),
+            row("ddim", 10, 84.0),
+            row("ddim", 10, 98.0, eta=0.5),
+        )
+    )
+    assert load(folder, WEIGHTS) == Quality(
+        (
+            Curve("ddim", 0.5, ((10, 98.0),)),
+            Curve("ddim", 0.0, ((10, 84.0),)),
+            Curve("ddpm_large", 0.0, ((10, 560.0),)),
+            Curve("ddpm", 0.0, ((10, 160.0), (100, 62.0))),
+        ),
+        floor=37.0,
+        count=1000,
+        extractor="haar",
+    )
+
+
+def test_only_what_was_drawn_at_random_on_even_levels_is_shown(put):
+    plain = row("ddim", 10, 84.0)
+    others = [
+        row("ddim", 20, 1.0, guidance=2.0),
+        row("ddim", 20, 1.0, spacing="quadratic"),
+        row("ddim", 20, 1.0, clip=False),
+    ]
+    assert load(put(results(plain, *others)), WEIGHTS) == load(put(results(plain)), WEIGHTS)
+    assert load(put(results(*others)), WEIGHTS) is None
+
+
+def test_other_weights_have_no_chart(put):
+    models = {"faces": {"weights": WEIGHTS}, "others": {"weights": "ffffffffffff"}}
+    folder = put(results(row("ddim", 10, 84.0), models=models))
+    assert load(folder, WEIGHTS)
+    assert load(folder, "ffffffffffff") is None
+    assert load(folder, "") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        json.dumps(results(row("ddim", 10, 84.0), format="another/1")),
+        json.dumps(results(row("ddim", 10, 84.0), floor=None)),
+        json.dumps(results(row("ddim", 10, 84.0), extractors=[])),
+        json.dumps(results(row("unknown", 10, 84.0))),
+        json.dumps(results({"model": "faces"})),
+    ],
+)
+def test_a_file_that_is_none_has_no_chart_and_the_page_starts(put, content):
+    assert load(put(content), WEIGHTS) is None
+
+
+def test_a_folder_without_results_and_a_name_of_the_hub_have_no_chart(tmp_path):
+    assert load(tmp_path, WEIGHTS) is None
+    assert load("somebody/cartoons", WEIGHTS) is None
+
+
+def test_two_samplers_on_one_line_share_a_label(put):
+    same = [(10, 160.0), (100, 62.0)]
+    rows = [
+        *(row("ddpm", calls, distance) for calls, distance in same),
+        *(row("ddim", calls, distance, eta=1.0) for calls, distance in same),
+        row("ddim", 10, 84.0),
+    ]
+    told = load(put(results(*rows)), WEIGHTS).to_json()
+    labels = {(curve["sampler"], curve["eta"]): curve["label"] for curve in told["curves"]}
+    assert labels == {("ddim", 1.0): "", ("ddim", 0.0): "DDIM", ("ddpm", 0.0): "DDPM = DDIM η 1"}
+    rows[0] = row("ddpm", 10, 161.0)
+    told = load(put(results(*rows)), WEIGHTS).to_json()
+    assert [curve["label"] for curve in told["curves"]] == ["DDIM η 1", "DDIM", "DDPM"]
+
+
+def test_the_floor_is_told_with_how_it_was_measured():
+    told = wording.floor(37.04, 1000, "efficientnet-lite0")
+    assert told == "Real faces: 37 (N = 1,000, EfficientNet-Lite0)."
+    assert wording.floor(0.1306, 40, "haar") == "Real faces: 0.13 (N = 40, Haar wavelets)."
