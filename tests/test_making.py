@@ -38,7 +38,7 @@ def always(*answers: int) -> AttributeReader:
     )
     with torch.no_grad():
         network.head.bias.copy_(bias)
-    return AttributeReader(network, LABELS)
+    return AttributeReader(network, LABELS, palette=PALETTE)
 
 
 def labelled() -> DiffusionModel:

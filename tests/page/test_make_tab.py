@@ -1,6 +1,7 @@
 """The Make screen in a real browser: wishes, faces, ticks, and the way to Compare."""
 
 import io
+import json
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from demo.page import build, launch_options
 from demo.trainings import Trainings
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.model import ready
+from diffusion.pictures import SETTINGS_KEY
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,7 @@ def test_a_face_is_looked_at_by_keyboard_saved_and_drawn_again_step_by_step(visi
         page.click(".make dialog .png")
     image = Image.open(io.BytesIO(download.value.path().read_bytes()))
     assert image.size == (256, 256)
-    assert '"asked": "-.-.2"' in image.text["settings"] or "-.-.2" in str(image.text)
+    assert json.loads(image.text[SETTINGS_KEY])["compare"]["asked"] == "-.-.2"
     large = page.evaluate("document.querySelector('.make dialog canvas').toDataURL()")
 
     page.click(".make dialog .how")
