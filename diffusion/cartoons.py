@@ -1,9 +1,9 @@
 """Cartoon faces that are drawn here, without a download: a function of (style, number, size).
 
 The drawings are DiceBear's (MIT); each style has an author and a licence of its own, which travel
-with the pictures. `python -m diffusion.cartoons STYLE SIZE` draws into the cache: two files grow
-there, picture after picture, so that a training may begin on the first while the rest are drawn,
-and a drawing that was interrupted goes on where it stopped.
+with the pictures. `python -m diffusion.cartoons STYLE SIZE COUNT` draws into the cache: two files
+grow there, picture after picture, so that a training may begin on the first while the rest are
+drawn, and a drawing that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ STYLES = {
             ("hair", "skin", "clothing"),
         ),
         Style("moods", "Moods", ("face", "eyes", "mouth"), ("face", "background")),
+        Style("dylan", "Dylan", ("hair", "facialHair", "mood"), ("hair", "skin", "background")),
     )
 }
 
@@ -125,18 +126,18 @@ def check(style: str, size: int) -> None:
 
 
 class Drawing:
-    """Pictures uint8 (COUNT, size, size, 3) in a file that another process may still be filling.
+    """Pictures uint8 (count, size, size, 3) in a file that another process may still be filling.
 
     Reads like an array; an index that is not drawn yet is waited for.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, style: str, size: int):
-        self.style, self.size = style, size
+    def __init__(self, style: str, size: int, count: int | None = None):
+        self.style, self.size, self.count = style, size, count or COUNT
         self.folder = cache_dir("images") / _key(style, size)
         self.folder.mkdir(exist_ok=True)
-        self.shape = (COUNT, size, size, 3)
+        self.shape = (self.count, size, size, 3)
         self._pixels = np.empty((0, size, size, 3), np.uint8)  # what is mapped
         self._child: subprocess.Popen | None = None
 
@@ -155,7 +156,7 @@ class Drawing:
         from tqdm import tqdm
 
         drawn = self.drawn
-        if drawn < COUNT:
+        if drawn < self.count:
             self._have_drawn()
         if drawn >= count:
             return
@@ -174,12 +175,13 @@ class Drawing:
         if self._child and self._child.poll() is None:
             return
         # In a process of its own: drawing would hold up the training's thread.
-        command = [sys.executable, "-m", "diffusion.cartoons", self.style, str(self.size)]
+        about = [self.style, str(self.size), str(self.count)]
+        command = [sys.executable, "-m", "diffusion.cartoons", *about]
         self._child = subprocess.Popen(command, cwd=Path(__file__).parents[1])
         threading.Thread(target=self._child.wait, daemon=True).start()  # leave no zombie
 
     def __len__(self) -> int:
-        return COUNT
+        return self.count
 
     def __getitem__(self, index: Any) -> np.ndarray:
         last = int(np.max(np.arange(COUNT)[index], initial=-1))
@@ -314,12 +316,11 @@ def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
-def main(style: str, side: str) -> None:
+def main(style: str, side: str, many: str = str(COUNT)) -> None:
     """Draw a style into the cache."""
-    size = int(side)
+    size, count = int(side), int(many)
     check(style, size)
-    drawing = Drawing(style, size)
-    draw_into(drawing.folder, style, size)
+    draw_into(Drawing(style, size).folder, style, size, count)
 
 
 if __name__ == "__main__":

@@ -94,8 +94,11 @@ def load_images(
     skipped and counted. Raises DataError, in one sentence, for a missing or empty source, an
     archive whose paths leave it, or absurd sizes.
     """
+    from diffusion import toons
     from diffusion.cartoons import STYLES, load_cartoons
 
+    if str(source) == toons.NAME:
+        return toons.load_toons(size, progress)
     if str(source) in STYLES:
         return load_cartoons(str(source), size, progress, complete)
     if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:

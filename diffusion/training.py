@@ -166,20 +166,22 @@ class Trainer:
     def begin_with(self, model: DiffusionModel) -> None:
         """Take a model's weights instead of random ones; raises ValueError when they do not fit.
 
-        A model that knows labels is taken as it draws when nothing is asked, unless the run
-        learns the same labels.
+        A model that knows other labels than the run is taken as it draws when nothing is asked;
+        what the run's own labels mean is then learned from nothing.
         """
-        if not self.config.labels:
+        if dict(model.labels) != dict(self.config.labels):
             model = unlabelled(model)
+        shape = replace(self.network.config, labels=model.network.config.labels)
         same = (model.network.config, model.schedule.to_json(), model.prediction) == (
-            self.network.config,
+            shape,
             self.schedule.to_json(),
             self.config.prediction,
         )
-        if not same or dict(model.labels) != dict(self.config.labels):
+        if not same:
             raise ValueError("the model to begin with has another shape than the run; start anew")
+        tables = {key: value for key, value in self.network.state_dict().items() if _table(key)}
         for network in (self.network, *self.averages.values()):
-            network.load_state_dict(model.network.state_dict())
+            network.load_state_dict(tables | model.network.state_dict())
 
     @property
     def ema(self) -> UNet:
@@ -348,10 +350,15 @@ def unlabelled(model: DiffusionModel) -> DiffusionModel:
     weights = dict(model.network.state_dict())
     # "Any" adds the first row of every table to the time's embedding, which ends in this bias.
     bias = "time.mlp.2.bias"
-    tables = [key for key in weights if key.startswith("labels.")]
+    tables = [key for key in weights if _table(key)]
     weights[bias] = weights[bias] + sum(weights[key][0] for key in tables)
     network.load_state_dict({key: weights[key] for key in weights if key not in tables})
     return replace(model, network=ready(network.to(model.device)), labels={})
+
+
+def _table(key: str) -> bool:
+    """Whether a weight tells what labels mean."""
+    return key.startswith("labels.")
 
 
 def some_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

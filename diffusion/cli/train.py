@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import typer
 
+from diffusion import toons
 from diffusion.cartoons import FIRST, STYLES
 from diffusion.cli.problem import one_sentence
 from diffusion.data import Images, load_images
@@ -30,7 +31,10 @@ PROBE_SECONDS = 8.0
 
 def train(
     data: Annotated[
-        str, typer.Option(help=f"A folder, .zip or .tgz of images, or {', '.join(STYLES)}.")
+        str,
+        typer.Option(
+            help=f"A folder, .zip or .tgz of images, or {', '.join((*STYLES, toons.NAME))}."
+        ),
     ] = "",
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/first"),
     preset: Annotated[
@@ -172,8 +176,8 @@ def _start(
         raise ValueError("give a budget: either --minutes or --images")
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes is no budget; give a positive number")
-    built_in = data in STYLES
-    if built_in:
+    built_in = data in (*STYLES, toons.NAME)
+    if data in STYLES:
         given.setdefault("pool", FIRST)
     config = TrainConfig(**{"images": 1 if images is None else images, **PRESETS[preset], **given})
     pictures = load_images(data, config.size, complete=built_in and bool(attributes))

@@ -1,0 +1,74 @@
+"""Cartoons of several styles as one set of pictures, each labelled with its style.
+
+Picture i is number i // len(MIXED) of style i % len(MIXED), so that every stretch holds all styles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diffusion.cartoons import Drawing, check, source
+from diffusion.data import Images, Source
+
+NAME = "toons"
+MIXED = ("toon-head", "personas", "big-ears", "pixel-art", "moods", "dylan")
+EACH = 2_000  # pictures of a style
+
+
+def load_toons(size: int, progress: bool = True) -> Images:
+    """EACH pictures of all MIXED styles with the attribute `style`; they are drawn first.
+
+    Raises DataError for sizes that are not drawn, or when a package is missing.
+    """
+    from diffusion.labels import Labels
+
+    for style in MIXED:
+        check(style, size)
+    drawings = [Drawing(style, size, EACH) for style in MIXED]
+    for drawing in drawings:
+        drawing.wait(EACH, progress)
+    count = EACH * len(MIXED)
+    names = tuple(f"{MIXED[i % len(MIXED)]}-{i // len(MIXED):05d}" for i in range(count))
+    labels = Labels((np.arange(count) % len(MIXED))[:, None], {"style": MIXED})
+    key = "+".join(drawing.folder.name for drawing in drawings)
+    return Images(Mixture(drawings), names, key, labels=labels, source=toons_source())
+
+
+def toons_source() -> Source:
+    """Who drew the styles, and under which licences."""
+    sources = [source(style) for style in MIXED]
+    return Source(
+        f"{len(MIXED)} styles of DiceBear: {', '.join(one.name for one in sources)}",
+        ", ".join(dict.fromkeys(one.author for one in sources)),
+        ", ".join(sorted({one.licence for one in sources})),
+        "https://www.dicebear.com/licenses/",
+        " ".join(one.note for one in sources),
+    )
+
+
+class Mixture:
+    """Drawings side by side, uint8 (N, size, size, 3), picture by picture in turn."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, drawings: list[Drawing]):
+        self._drawings = drawings
+        self.shape = (sum(map(len, drawings)), *drawings[0].shape[1:])
+        self.nbytes = int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        wanted = np.arange(len(self))[index]
+        numbers, styles = np.divmod(np.atleast_1d(wanted), len(self._drawings))
+        pictures = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for style in np.unique(styles):
+            here = styles == style
+            pictures[here] = self._drawings[style][numbers[here]]
+        return pictures.reshape(np.shape(wanted) + self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self[:], dtype=dtype)
