@@ -51,7 +51,7 @@ def main(
     count: Annotated[int, typer.Option(help="Pictures drawn to measure each.")] = 500,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     runs: Annotated[Path, typer.Option(help="Where the runs are kept.")] = Path("runs"),
-    precision: Annotated[str, typer.Option(help="Of the network when drawing.")] = "bfloat16",
+    backend: Annotated[str, typer.Option(help="What draws.")] = "bfloat16",
     train: Annotated[bool, typer.Option(help="Else only what is trained is measured.")] = True,
     page: Annotated[Path, typer.Option(help="Its table is replaced; the JSON goes beside.")] = (
         Path("docs/recipe.md")
@@ -62,7 +62,7 @@ def main(
         for name, options in WAYS.items():
             _train(runs / name, data, labels, images, threads, options)
     results = runs / "recipe.json"
-    words = ["--data", data, "--steps", STEPS, "--count", count, "--precision", precision]
+    words = ["--data", data, "--steps", STEPS, "--count", count, "--backend", backend]
     words += ["--threads", threads, "--out", results]
     _run("evaluate", *words, *(word for model in _models(runs) for word in ("--model", model)))
     text = table(results, data)

@@ -178,7 +178,7 @@ class Subject:
         what = [
             VERSION,
             self.weights,
-            str(next(self.model.network.parameters()).dtype),
+            self.model.backend,
             setting.to_json(),
             seed,
             asked,

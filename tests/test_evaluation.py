@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_a_measurement_goes_on_where_it_was_stopped(faces, subject, monkeypatch)
     assert abs(pixels - expected).max() <= 2
 
 
-def test_other_settings_weights_wishes_or_precision_are_other_rows(labelled, subject):
+def test_other_settings_weights_wishes_or_backend_are_other_rows(labelled, subject):
     faces = labelled
     keys = {
         subject.row_key(setting, faces, seed)
@@ -152,8 +153,8 @@ def test_other_settings_weights_wishes_or_precision_are_other_rows(labelled, sub
     keys.add(subject.row_key(Setting(), faces, 0))
     fewer = Faces(faces.images, 20, 6, ("haar",))
     keys.add(subject.row_key(Setting(Recipe("ddim", 2), 2.0), fewer, 0))
-    subject.model.network.to(torch.bfloat16)
-    keys.add(subject.row_key(Setting(), faces, 0))
+    other = replace(subject.model, backend="bfloat16")
+    keys.add(Subject("random", other, subject.weights).row_key(Setting(), faces, 0))
     assert len(keys) == 8
 
 
@@ -289,7 +290,7 @@ def test_several_models_stand_in_one_table(model, data, tmp_path):
         ("--out a.json --steps few", "--steps 'few' are no numbers"),
         ("--out a.json --guidance 2", "add --labels"),
         ("--out a.json --guidance 99", "guidance 99; choose 0 to 20"),
-        ("--out a.json --precision int8", "unknown precision 'int8'"),
+        ("--out a.json --backend int8", "unknown backend 'int8'"),
         ("--out a.json --features vgg", "no extractor vgg here"),
         ("--out a.json --count 21", "choose a smaller --count"),
         ("--out other.json", "holds no results of this version"),

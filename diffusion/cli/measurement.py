@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 import typer
 
+from diffusion.backends import BACKENDS, accelerated
 from diffusion.data import load_images
 from diffusion.device import pick_device
 from diffusion.evaluation import (
@@ -27,7 +28,6 @@ from diffusion.model import DiffusionModel, ModelError, weights_hash
 from diffusion.reader import AttributeReader, reader_beside
 from diffusion.recipe import check_guidance
 from diffusion.results import Results, write_report
-from diffusion.training import PRECISIONS
 
 HELD_OUT = 1000  # where a model does not say what it never saw
 
@@ -50,7 +50,7 @@ class Measurement:
     ] = None
     batch: Annotated[int | None, typer.Option(help="Pictures computed together.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16, of the network.")] = "float32"
+    backend: Annotated[str, typer.Option(help=f"{', '.join(BACKENDS)}.")] = "float32"
     threads: Annotated[int | None, typer.Option(help="CPU threads; torch's choice.")] = None
 
     def run(self, settings: Sequence[Setting]) -> None:
@@ -75,7 +75,7 @@ class Measurement:
 
     def _subjects(self) -> list[Subject]:
         device = pick_device(self.device)
-        return [subject_of(name, device, self.precision) for name in self.model]
+        return [subject_of(name, device, self.backend) for name in self.model]
 
     def _faces(
         self,
@@ -110,7 +110,7 @@ class Measurement:
         self, subjects: Sequence[Subject], faces: Faces, reader: AttributeReader | None
     ) -> dict:
         """What all rows of a file have in common."""
-        device = subjects[0].model.device.type
+        device, backend = subjects[0].model.device.type, subjects[0].model.backend
         shared = {
             "data": Path(self.data).name,
             "data_key": faces.images.key,
@@ -119,7 +119,7 @@ class Measurement:
             "reference": min(REFERENCE, len(faces.training)),
             "held_out": faces.held_out,
             "extractors": list(faces.names),
-            "machine": f"{device}, {self.precision}, torch {torch.__version__}",
+            "machine": f"{device}, {backend}, torch {torch.__version__}",
         }
         if reader is not None:
             shared["reader"] = {"accuracy": dict(reader.accuracy), "held_out": reader.held_out}
@@ -158,15 +158,12 @@ class Measurement:
                 results.add(key, row, _about(subject))
 
 
-def subject_of(name: str, device: torch.device, precision: str) -> Subject:
-    """The model in a folder, its network in that number format, ready to be measured."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; choose {', '.join(PRECISIONS)}")
+def subject_of(name: str, device: torch.device, backend: str) -> Subject:
+    """The model in a folder, its network computed in that way, ready to be measured."""
     model = DiffusionModel.from_pretrained(name, device)
     if model.shape[0] != 3:
         raise ModelError(f"{name} draws {model.shape[0]} channels; only RGB can be measured")
-    model.network.to(PRECISIONS[precision])
-    return Subject(name, model, weights_hash(name))
+    return Subject(name, accelerated(model, backend), weights_hash(name))
 
 
 def _about(subject: Subject) -> dict:
