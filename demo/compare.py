@@ -12,9 +12,9 @@ import gradio as gr
 
 from demo import notices, settings, wording
 from demo import quality as chart
+from demo.models import Models
 from demo.quality import Quality
 from demo.service import LIMITS, Service
-from demo.trainings import Trainings
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -32,11 +32,11 @@ SCRIPTS = (
 
 
 def create(
-    service: Service, page: gr.Blocks, trainings: Trainings, quality: Quality | None = None
+    service: Service, page: gr.Blocks, models: Models, quality: Quality | None = None
 ) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
     hidden = {name: notices.hidden_box(name) for name in ("model", "asked", "guidance")}
-    notices.create(service.backend, trainings)
+    notices.create(models)
     stage = _stage(service)
     with gr.Row(elem_id="controls"):
         with gr.Row(elem_id="action"):

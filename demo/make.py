@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import making, settings, wording_make
-from demo.making import Choice, Maker
+from demo import settings, wording_make
+from demo.making import Choice, Maker, choices
+from demo.models import OWN, Offer
 from demo.service import LIMITS
 
 ASSETS = Path(__file__).parent / "assets"
@@ -61,26 +62,43 @@ def create(maker: Maker) -> None:
 
 
 def _html(maker: Maker) -> str:
-    offered = making.choices(maker.labels, maker.palette)
-    wishes = "".join(_wish(name, choices) for name, choices in offered.items())
-    words = {**wording_make.SCREEN, **settings.ORDER}
-    if not offered:
+    offers = maker.models.offers.values()
+    words = {**wording_make.SCREEN, **settings.ORDER, "models": _models(offers)}
+    wishes = "".join(_wishes(offer) for offer in offers)
+    if not any(offer.labels for offer in offers):
         words["lede"] = wording_make.NO_WISHES
     return Template((ASSETS / "make.html").read_text()).substitute(words, wishes=wishes)
 
 
-def _wish(name: str, choices: Sequence[Choice]) -> str:
-    told = html.escape(wording_make.attribute(name))
-    swatches = any(choice.colour for choice in choices)
-    radios = "".join(_radio(name, choice, swatches) for choice in choices)
-    kind = "swatches" if swatches else "words"
-    return f'<fieldset class="{kind}"><legend>{told}</legend><div>{radios}</div></fieldset>'
+def _models(offers: Collection[Offer]) -> str:
+    """Which model draws, where there are several."""
+    if len(offers) < 2:
+        return ""
+    choices = [Choice(offer.name, offer.title) for offer in offers]
+    return _fieldset(wording_make.MODEL, "model", choices, OWN)
 
 
-def _radio(name: str, choice: Choice, swatches: bool) -> str:
-    words = html.escape(choice.words)
-    value = "" if choice.index < 0 else choice.index
-    checked = " checked" if choice.index < 0 else ""
+def _wishes(offer: Offer) -> str:
+    """What one model can be asked for; the script shows that of the chosen one."""
+    palette = offer.reader.palette if offer.reader else {}
+    prefix = f"{offer.name}/" if offer.name else ""
+    fieldsets = "".join(
+        _fieldset(wording_make.attribute(name), f"{prefix}{name}", found, "")
+        for name, found in choices(offer.labels, palette).items()
+    )
+    return f'<div class="wishes" data-model="{html.escape(offer.name)}">{fieldsets}</div>'
+
+
+def _fieldset(legend: str, name: str, offered: Sequence[Choice], first: str) -> str:
+    kind = "swatches" if any(choice.colour for choice in offered) else "words"
+    radios = "".join(_radio(name, choice, first) for choice in offered)
+    words = html.escape(legend)
+    return f'<fieldset class="{kind}"><legend>{words}</legend><div>{radios}</div></fieldset>'
+
+
+def _radio(name: str, choice: Choice, first: str) -> str:
+    words, value = html.escape(choice.words), html.escape(choice.value)
+    checked = " checked" if choice.value == first else ""
     radio = f'<input type="radio" name="{html.escape(name)}" value="{value}"{checked}>'
     if choice.colour:
         # The words are there for those who do not see colours, and under the pointer.

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from demo import recorded, settings, wording_make
+from demo.models import OWN, Models
 from demo.service import Service, in_words
 from demo.settings import Comparison
 from demo.verdicts import Verdict, verdicts
 from demo.wishes import Labels
-from diffusion.denoiser import ANY
 from diffusion.device import apart
 from diffusion.palette import Palette, colours_of
 from diffusion.reader import AttributeReader
@@ -20,9 +20,9 @@ from diffusion.reader import AttributeReader
 
 @dataclass(frozen=True)
 class Choice:
-    """One value that can be asked for; `colour` is a swatch's, as "#1e1514"."""
+    """One value that can be chosen; `colour` is a swatch's, as "#1e1514"."""
 
-    index: int  # -1 for any
+    value: str  # in the form; of wishes, an index, or nothing for "any"
     words: str
     colour: str | None = None
 
@@ -32,22 +32,18 @@ def choices(labels: Labels, palette: Palette) -> dict[str, list[Choice]]:
     found = {}
     for name, values in labels.items():
         colours = palette.get(name) or colours_of(values) or [None] * len(values)
-        found[name] = [Choice(ANY, wording_make.ANY)]
+        found[name] = [Choice("", wording_make.ANY)]
         for index, colour in enumerate(colours):
             words = wording_make.value(name, values, index)
-            found[name].append(Choice(index, words, colour and f"#{colour}"))
+            found[name].append(Choice(str(index), words, colour and f"#{colour}"))
     return found
 
 
 class Maker:
     """Draws what is asked for, and reads what came; for all visitors."""
 
-    def __init__(self, service: Service, reader: AttributeReader | None = None):
-        self.service = service
-        self.labels = service.backend.labels
-        fits = reader is not None and dict(reader.labels) == dict(self.labels)
-        self.reader = reader if fits else None
-        self.palette = self.reader.palette if self.reader else {}
+    def __init__(self, service: Service, models: Models):
+        self.service, self.models = service, models
         if reel := recorded.made():
             service.reels.keep(recorded.MADE, reel)
 
@@ -61,22 +57,29 @@ class Maker:
         Or a problem in one sentence.
         """
         async with in_words() as problems:
-            order = settings.read_order(self.labels, fields)
-            async for message in self.service.show(self.service.backend, order):
-                yield await self._told(message, order)
+            model = str(fields.get("model") or OWN)
+            if model not in self.models.offers:
+                raise ValueError(wording_make.model_refused(model, list(self.models.offers)))
+            offer = self.models.offers[model]
+            order = settings.read_order(offer.labels, fields)
+            async for message in self.service.show(await self.service.place(model), order):
+                yield await self._told(message, order, offer.reader)
         for problem in problems:
             yield problem
 
-    async def _told(self, message: dict, order: Comparison) -> dict:
-        if not message.get("done") or self.reader is None:
+    async def _told(self, message: dict, order: Comparison, reader: AttributeReader | None) -> dict:
+        if not message.get("done") or reader is None:
             return message
         pixels = self.service.reels.get(message["run"]).last[0].x
-        found = await asyncio.to_thread(apart, verdicts, order.asked, pixels, self.reader)
-        words = f"{message['words']} {self._count(found)}" if order.asked else message["words"]
+        found = await asyncio.to_thread(apart, verdicts, order.asked, pixels, reader)
+        words = message["words"]
+        if order.asked:
+            words = f"{words} {_count(found, reader)}"
         return {**message, "words": words, "verdicts": [verdict.to_json() for verdict in found]}
 
-    def _count(self, found: Sequence[Verdict]) -> str:
-        right = sum(all(verdict.granted.values()) for verdict in found)
-        accuracy = [self.reader.accuracy.get(name) for name in found[0].granted]
-        together = math.prod(accuracy) if all(accuracy) else None
-        return wording_make.as_asked(right, len(found), together)
+
+def _count(found: Sequence[Verdict], reader: AttributeReader) -> str:
+    right = sum(all(verdict.granted.values()) for verdict in found)
+    accuracy = [reader.accuracy.get(name) for name in found[0].granted]
+    together = math.prod(accuracy) if all(accuracy) else None
+    return wording_make.as_asked(right, len(found), together)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 import gradio as gr
 
 from demo import settings, wording_make, wording_train
-from demo.backend import Backend
-from demo.trainings import Trainings, about
+from demo.models import Models
 from demo.wishes import in_words, read_asked, read_guidance
-from diffusion.model import CONFIG
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -24,10 +21,10 @@ def hidden_box(name: str) -> gr.Textbox:
     return gr.Textbox(settings.DEFAULTS[name], elem_id=name, visible="hidden", max_length=80)
 
 
-def create(backend: Backend, trainings: Trainings) -> None:
+def create(models: Models) -> None:
     """The lines, inside the current Blocks; each is there while its field is not empty."""
-    _line("model", partial(_drawn_by, trainings), wording_train.BACK_TO_SHIPPED)
-    _line("asked", partial(_asked_for, backend), wording_make.ASK_NOTHING)
+    _line("model", lambda fields: models.told(fields.get("model")), wording_train.BACK_TO_SHIPPED)
+    _line("asked", lambda fields: _asked_for(models, fields), wording_make.ASK_NOTHING)
 
 
 def _line(field: str, tell: Callable[[Mapping], str], back: str) -> None:
@@ -44,28 +41,11 @@ def _line(field: str, tell: Callable[[Mapping], str], back: str) -> None:
     )
 
 
-def _drawn_by(trainings: Trainings, fields: Mapping) -> str:
-    run = fields.get("model")
-    known = next((k for k in trainings.runs() if k.folder.name == run), None)
-    if known is None:
-        return wording_train.GONE
-    _, config = known.config()
-    title = about(known).get("title") or known.folder.name
-    return wording_train.drawn_by(title, config.size)
-
-
-def _asked_for(backend: Backend, fields: Mapping) -> str:
+def _asked_for(models: Models, fields: Mapping) -> str:
     try:
-        asked = read_asked(backend.labels, fields.get("asked"))
+        labels = models.labels(fields.get("model"))
+        asked = read_asked(labels, fields.get("asked"))
         guidance = read_guidance(fields.get("guidance"))
     except ValueError as refusal:
         return str(refusal)
-    return wording_make.asked_for(in_words(backend.labels, asked), guidance)
-
-
-def folder(trainings: Trainings, run: object) -> str:
-    """Where the model of a run is; raises ValueError, in a sentence, when there is none."""
-    found = trainings.find(run)
-    if not (found.model_folder / CONFIG).is_file():
-        raise ValueError(wording_train.NO_MODEL)
-    return str(found.model_folder.resolve())
+    return wording_make.asked_for(in_words(labels, asked), guidance)

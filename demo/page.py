@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from demo import compare, make, notices, tabs, train, wording
+from demo import compare, make, tabs, train, wording
 from demo.backend import Backend
 from demo.making import Maker
+from demo.models import Models
 from demo.quality import Quality
 from demo.service import WAITING, Service
 from demo.theme import theme
@@ -41,16 +41,17 @@ def build(
     `quality` is what was measured of the model that `backend` draws with.
     """
     trainings = trainings or open_trainings()
-    service = Service(backend, partial(notices.folder, trainings))
+    models = Models(backend, trainings, reader)
+    service = Service(backend, models.folder)
     kept = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
     with gr.Blocks(title=wording.TITLE, analytics_enabled=False, delete_cache=kept) as page:
         tabs.create(SCREENS)
         if os.environ.get("SPACE_ID"):
             gr.DuplicateButton(wording.DUPLICATE, variant="secondary", elem_id="duplicate")
         with gr.Column(elem_id="compare", elem_classes="screen"):
-            compare.create(service, page, trainings, quality)
+            compare.create(service, page, models, quality)
         with gr.Column(elem_id="make", elem_classes="screen"):
-            make.create(Maker(service, reader))
+            make.create(Maker(service, models))
         with gr.Column(elem_id="train", elem_classes="screen"):
             train.create(trainings)
     return page.queue(max_size=WAITING)

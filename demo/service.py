@@ -46,7 +46,7 @@ class Service:
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
         """The messages of one press of Run: a start and frames, or a problem in one sentence."""
         async with in_words() as problems:
-            place = await self._place(str(fields.get("model") or ""))
+            place = await self.place(str(fields.get("model") or ""))
             comparison = settings.read_comparison(place.schedule.T, place.labels, **fields)
             async for message in self.show(place, comparison):
                 yield message
@@ -62,13 +62,13 @@ class Service:
             return
         async with in_words() as problems:
             comparison = given.settings.comparison
-            place = await self._place(comparison.model)
+            place = await self.place(comparison.model)
             async for message in self.show(place, comparison, given):
                 yield message
         for problem in problems:
             yield problem
 
-    async def _place(self, model: str) -> Backend:
+    async def place(self, model: str) -> Backend:
         """Where that model draws; raises ValueError, with a sentence, when there is none."""
         if not model:
             return self.backend
@@ -197,7 +197,7 @@ class Service:
         try:
             content = base64.b64decode(text, validate=True)
             picture = await asyncio.to_thread(keep.read, content)
-            place = await self._place(str(picture.fields.get("model") or ""))
+            place = await self.place(str(picture.fields.get("model") or ""))
             given = picture.given(place.schedule.T, place.labels)
         except binascii.Error:
             return messages.problem(wording.NOT_A_PNG)

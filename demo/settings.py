@@ -36,7 +36,7 @@ DEFAULTS: dict[str, str | int] = {
     "asked": "",
     "guidance": GUIDANCE,
 }
-ORDER = {name: DEFAULTS[name] for name in ("seed", "asked", "guidance")}  # of Make
+ORDER = {name: DEFAULTS[name] for name in ("seed", "asked", "guidance", "model")}  # of Make
 MADE, RECIPE = 16, Recipe("ddim", 20)  # faces of one press of Make, and how they are drawn
 
 
@@ -105,7 +105,8 @@ def read_order(labels: Labels, fields: Mapping[str, object]) -> Comparison:
     given = {**ORDER, **fields}
     asked, guidance = read_asked(labels, given["asked"]), read_guidance(given["guidance"])
     seed = read_seed(given["seed"])
-    return Comparison(seed, MADE, (RECIPE,), asked=asked, guidance=guidance if asked else 1.0)
+    model = str(given["model"])[:80]
+    return Comparison(seed, MADE, (RECIPE,), model, asked, guidance if asked else 1.0)
 
 
 def read_seed(value: object) -> int:

@@ -37,12 +37,15 @@ SCREEN = {
     "close": "Close",
 }
 
+MODEL = "Kind"
+MODELS = {"cartoonset-64": "CartoonSet", "toons-64": "six styles of cartoons"}
 ANY = "any"
 ATTRIBUTES = {
     "skin": "Skin",
     "hair_color": "Hair",
     "glasses": "Glasses",
     "facial_hair": "Beard",
+    "style": "Style",
     "long_hair": "Length",
 }
 VALUES = {
@@ -103,6 +106,17 @@ def as_asked(right: int, of: int, accuracy: float | None) -> str:
     """How many faces came as asked."""
     read = f", as read by a network that is right {accuracy:.0%} of the time" if accuracy else ""
     return f"{right} of {of} faces came as asked{read}."
+
+
+def drawn_by(title: str) -> str:
+    """Which of the models that ship draws."""
+    return f"Drawn by another model: {title}."
+
+
+def model_refused(name: object, known: Sequence[str]) -> str:
+    """Make has no such model."""
+    others = ", ".join(name for name in known if name)
+    return f"There is no model {name!s:.40}; choose {others or 'none'}, or leave it out."
 
 
 def asked_for(parts: Sequence[str], guidance: float) -> str:

@@ -12,8 +12,10 @@ from test_backend import CAPACITY
 
 from demo.backend import LocalBackend
 from demo.making import Choice, Maker, choices
+from demo.models import Models
 from demo.service import Service
 from demo.settings import RECIPE, read_order
+from demo.trainings import Trainings
 from demo.verdicts import verdicts
 from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.reader import AttributeReader, ReaderNetwork
@@ -55,6 +57,17 @@ def service():
     backend.close()
 
 
+@pytest.fixture
+def maker(service, tmp_path):
+    """A Maker whose faces are read by the reader that is given."""
+
+    def make(reader=None):
+        models = Models(service.backend, Trainings(tmp_path), reader, checkpoints=tmp_path)
+        return Maker(service, models)
+
+    return make
+
+
 def made(maker, **fields):
     """The messages of one press of Make."""
 
@@ -75,8 +88,8 @@ def test_guidance_means_nothing_when_nothing_is_asked():
     assert read_order({}, {}).guidance == 1
 
 
-def test_the_last_message_tells_of_every_face_whether_it_came_as_asked(service):
-    messages = made(Maker(service, always(0, 1, 2)), asked="-.1.0")
+def test_the_last_message_tells_of_every_face_whether_it_came_as_asked(maker):
+    messages = made(maker(always(0, 1, 2)), asked="-.1.0")
     assert [message["type"] for message in messages[:2]] == ["start", "frame"]
     *others, last = messages
     assert last["done"]
@@ -89,15 +102,14 @@ def test_the_last_message_tells_of_every_face_whether_it_came_as_asked(service):
     assert last["words"].endswith("0 of 16 faces came as asked.")
 
 
-def test_a_face_that_was_asked_for_is_another_than_one_that_was_not(service):
-    maker = Maker(service)
-    open_, asked = (made(maker, asked=asked)[-1]["run"] for asked in ("", "1.2.2"))
+def test_a_face_that_was_asked_for_is_another_than_one_that_was_not(service, maker):
+    open_, asked = (made(maker(), asked=asked)[-1]["run"] for asked in ("", "1.2.2"))
     first, second = (service.reels.get(run).last[0].x.astype(int) for run in (open_, asked))
     assert np.abs(first - second).max() > 0
 
 
-def test_compare_draws_the_same_face_when_it_is_given_the_same_wishes(service):
-    last = made(Maker(service), asked="1.-.2", seed="5", guidance="3")[-1]
+def test_compare_draws_the_same_face_when_it_is_given_the_same_wishes(service, maker):
+    last = made(maker(), asked="1.-.2", seed="5", guidance="3")[-1]
     sixteen = service.reels.get(last["run"]).last[0].x
 
     async def compare():
@@ -108,24 +120,43 @@ def test_compare_draws_the_same_face_when_it_is_given_the_same_wishes(service):
     assert np.abs(alone.astype(int) - sixteen[3]).max() <= 2
 
 
-def test_nobody_judges_faces_that_the_reader_does_not_know(service):
+def test_nobody_judges_faces_that_the_reader_does_not_know(maker):
     stranger = AttributeReader(ReaderNetwork(2).eval(), {"hat": ("no", "yes")})
     for reader in (None, stranger):
-        assert "verdicts" not in made(Maker(service, reader), asked="-.1.0")[-1]
+        assert "verdicts" not in made(maker(reader), asked="-.1.0")[-1]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"asked": "1"}, {"seed": "-1"}, {"guidance": "strong"}, {"asked": ["x"]}], ids=str
+    "wrong",
+    [{"asked": "1"}, {"seed": "-1"}, {"guidance": "strong"}, {"asked": ["x"]}, {"model": "../x"}],
+    ids=str,
 )
-def test_an_order_that_cannot_be_costs_no_call(service, wrong):
+def test_an_order_that_cannot_be_costs_no_call(service, maker, wrong):
     before = service.backend.engine.network_calls
-    [problem] = made(Maker(service), **wrong)
+    [problem] = made(maker(), **wrong)
     assert problem["type"] == "problem"
     assert service.backend.engine.network_calls == before
 
 
-def test_a_png_of_one_face_is_drawn_again_in_compare(service):
-    run = made(Maker(service), asked="0.0.-", seed="40")[-1]["run"]
+def test_another_shipped_model_is_offered_with_its_own_wishes(service, maker, tmp_path):
+    other = {"style": ("plain", "odd")}
+    network = randomised(UNetConfig(size=16, widths=(16,), labels=(2,)), seed=1)
+    DiffusionModel(network, Schedule.cosine(), labels=other).save_pretrained(tmp_path / "toons")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    models = maker().models
+    both = Maker(Service(service.backend, models.folder), models)
+    assert list(both.models.offers) == ["", "toons"]
+    last = made(both, model="toons", asked="1")[-1]
+    assert last["done"]
+    reel = both.service.reels.get(last["run"])
+    assert (reel.comparison.model, reel.comparison.fields()["model"]) == ("toons", "toons")
+    assert reel.weights != service.backend.weights
+    assert made(both, model="toons", asked="1.-.-")[0]["type"] == "problem"
+
+
+def test_a_png_of_one_face_is_drawn_again_in_compare(service, maker):
+    run = made(maker(), asked="0.0.-", seed="40")[-1]["run"]
     file = awaited(service.keep({"run": run, "kind": "png", "face": 2}))
     content = base64.b64decode(file["uri"].split(",")[1])
     given = awaited(service.read({"png": base64.b64encode(content).decode()}))
@@ -140,11 +171,11 @@ def test_a_png_of_one_face_is_drawn_again_in_compare(service):
 def test_choices_have_words_and_colours():
     found = choices(LABELS, PALETTE)
     assert found["skin"] == [
-        Choice(-1, "any"),
-        Choice(0, "tone 1 of 2", "#fbdbd1"),
-        Choice(1, "tone 2 of 2", "#603d30"),
+        Choice("", "any"),
+        Choice("0", "tone 1 of 2", "#fbdbd1"),
+        Choice("1", "tone 2 of 2", "#603d30"),
     ]
-    assert found["hair_color"][2:] == [Choice(1, "dark brown", "#5b331c"), Choice(2, "bald")]
+    assert found["hair_color"][2:] == [Choice("1", "dark brown", "#5b331c"), Choice("2", "bald")]
     assert [choice.colour for choice in found["glasses"]] == [None] * 4
 
 

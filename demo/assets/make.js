@@ -18,6 +18,7 @@ let enlarged = null; // a face
 
 watch("value", () => receive(props.value));
 restore();
+follow();
 server.opening().then(showRecorded);
 
 function receive(message) {
@@ -39,9 +40,17 @@ function order(fields, more = false) {
   trigger("order", fields);
 }
 
+function model() {
+  return form.querySelector("[name=model]:checked")?.value ?? "";
+}
+
+function offered(name) {
+  return form.querySelector(`.wishes[data-model="${CSS.escape(name)}"]`);
+}
+
 // An index for every attribute, a dash where anything will do.
 function wishes() {
-  const chosen = [...form.querySelectorAll("fieldset")].map(
+  const chosen = [...offered(model()).querySelectorAll("fieldset")].map(
     (fieldset) => fieldset.querySelector(":checked")?.value || "-",
   );
   return chosen.some((value) => value !== "-") ? chosen.join(".") : "";
@@ -49,6 +58,7 @@ function wishes() {
 
 const fieldsNow = () => ({
   seed: form.seed.value.trim(),
+  model: model(),
   asked: wishes(),
   guidance: form.guidance.value.trim(),
 });
@@ -60,7 +70,7 @@ function begin(start) {
 }
 
 function open(start, fields) {
-  const asked = fields.asked ? wordsOf(fields.asked) : [];
+  const asked = fields.asked ? wordsOf(fields) : [];
   sheet = { start, fields, faces: [] };
   for (let place = 0; place < start.faces; place++) {
     const seed = String(BigInt(start.seed) + BigInt(place));
@@ -82,8 +92,8 @@ function figure(asked) {
 }
 
 // The attributes that are asked for, as their legends name them.
-function wordsOf(asked) {
-  const legends = [...form.querySelectorAll("legend")].map((legend) => legend.textContent);
+function wordsOf({ model: name, asked }) {
+  const legends = [...offered(name).querySelectorAll("legend")].map((one) => one.textContent);
   return asked.split(".").flatMap((index, i) => (index === "-" ? [] : [legends[i]]));
 }
 
@@ -97,7 +107,7 @@ function tick(name, right = null) {
 async function draw(message) {
   const drawn = sheet;
   const picture = message.stills[0]?.images.x;
-  if (picture) await paint(drawn, picture);
+  if (picture) await paint(drawn, picture, message.number);
   server.ack({ run: message.run, number: message.number });
   if (!message.done || drawn !== sheet) return;
   drawn.done = true;
@@ -105,9 +115,12 @@ async function draw(message) {
   finish(message.words);
 }
 
-async function paint({ start, faces: those }, picture) {
+async function paint(onto, picture, number = 1) {
+  const { start, faces: those } = onto;
   const { size } = start;
   const bitmap = await createImageBitmap(toBlob(picture));
+  if (number < (onto.painted ?? 0)) return; // a later picture was decoded sooner
+  onto.painted = number;
   const columns = bitmap.width / size;
   for (const { place, figure: shown } of those) {
     const from = [(place % columns) * size, Math.floor(place / columns) * size, size, size];
@@ -162,7 +175,7 @@ function say(text, isProblem = false) {
 function showRecorded(recorded) {
   if (!recorded || sheet) return;
   const badge = find(".badge");
-  open(recorded.start, { asked: "" });
+  open(recorded.start, { model: "", asked: "" });
   badge.textContent = fill(badge.dataset.words, recorded.start);
   badge.hidden = false;
   sheet.done = true;
@@ -217,9 +230,9 @@ async function save() {
 // Compare draws the same face again, step by step.
 function how() {
   const { sheet: of, seed } = enlarged;
-  const { asked, guidance } = of.fields;
+  const { model: name, asked, guidance } = of.fields;
   dialog.close();
-  const fields = { seed, faces: 1, asked, ...(asked ? { guidance } : {}) };
+  const fields = { seed, faces: 1, model: name, asked, ...(asked ? { guidance } : {}) };
   document.dispatchEvent(new CustomEvent("compare", { detail: fields }));
 }
 
@@ -230,6 +243,9 @@ function restore() {
     const kept = JSON.parse(localStorage.getItem(KEPT)) ?? {};
     if (kept.seed) form.seed.value = String(kept.seed).slice(0, 40);
     if (kept.guidance) form.guidance.value = String(kept.guidance).slice(0, 20);
+    const radios = [...form.querySelectorAll("[name=model]")];
+    const mine = radios.find((radio) => radio.value === kept.model);
+    if (mine) mine.checked = true;
     choose(String(kept.asked ?? ""));
   } catch {
     // No storage here, or somebody else's words in it.
@@ -246,11 +262,21 @@ function remember() {
 
 function choose(asked) {
   const indices = asked.split(".");
-  form.querySelectorAll("fieldset").forEach((fieldset, i) => {
-    const value = indices[i] === "-" ? "" : (indices[i] ?? "");
-    const radios = [...fieldset.querySelectorAll("input")];
-    (radios.find((radio) => radio.value === value) ?? radios[0]).checked = true;
-  });
+  offered(model())
+    .querySelectorAll("fieldset")
+    .forEach((fieldset, i) => {
+      const value = indices[i] === "-" ? "" : (indices[i] ?? "");
+      const radios = [...fieldset.querySelectorAll("input")];
+      (radios.find((radio) => radio.value === value) ?? radios[0]).checked = true;
+    });
+  follow();
+}
+
+// The form in line with what is chosen.
+function follow() {
+  for (const those of form.querySelectorAll(".wishes")) {
+    those.hidden = those.dataset.model !== model();
+  }
   form.classList.toggle("asks", Boolean(wishes()));
 }
 
@@ -261,7 +287,7 @@ form.addEventListener("submit", (event) => {
   order(fieldsNow());
 });
 form.addEventListener("change", () => {
-  form.classList.toggle("asks", Boolean(wishes()));
+  follow();
   remember();
 });
 find(".halt").addEventListener("click", () => trigger("halt"));
