@@ -19,11 +19,12 @@ import numpy as np
 import typer
 from playwright.sync_api import Page, sync_playwright
 
-from demo import messages
+from demo import messages, quality
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
 from demo.recorded import MODEL
 from diffusion import DiffusionModel
+from diffusion.reader import reader_beside
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SEEKS = 60
@@ -114,7 +115,8 @@ def chromium() -> str:
 def served(device: str) -> Iterator[tuple[LocalBackend, str]]:
     """The page with the shipped model, in this process, and its address."""
     backend = LocalBackend(DiffusionModel.from_pretrained(MODEL, device))
-    page = build(backend)
+    measured = quality.load(MODEL, backend.weights)
+    page = build(backend, reader=reader_beside(MODEL), quality=measured)
     _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     try:
         yield backend, address

@@ -38,6 +38,10 @@ SHOTS = (
 )
 
 
+MAKE = "make"  # the picture of the other screen
+WISHES = ("tone 3 of 11", "black", "dark")  # clicked there
+
+
 def main(folder: Path = DOCS, device: str = "cpu") -> None:
     """Take every one of SHOTS."""
     with served(device) as (_, address), sync_playwright() as playwright:
@@ -53,7 +57,22 @@ def main(folder: Path = DOCS, device: str = "cpu") -> None:
             _prepare(tab, shot)
             tab.screenshot(path=folder / f"{shot.name}.png")
             tab.close()
+        _make(browser.new_page(viewport={"width": 1280, "height": 720}), address, folder)
         browser.close()
+
+
+def _make(tab: Page, address: str, folder: Path) -> None:
+    """Sixteen faces to order."""
+    tab.goto(f"{address}#make")
+    tab.wait_for_selector(".make figure")  # the recorded ones
+    for title in WISHES[:2]:
+        tab.click(f".make .swatch[title='{title}']")
+    tab.click(f".make label:text-is('{WISHES[2]}')")
+    tab.click(".make .go")
+    tab.wait_for_selector(".make[data-state=finished]", timeout=120_000)
+    tab.evaluate("document.activeElement.blur()")
+    tab.wait_for_timeout(500)
+    tab.screenshot(path=folder / f"{MAKE}.png")
 
 
 def _prepare(tab: Page, shot: Shot) -> None:
