@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
-from safetensors import safe_open
 
 from demo import trainings
 from demo import wording_train as wording
@@ -370,11 +369,7 @@ def _previews(run: Run, records: list[dict]) -> list[list[float]]:
 
 def _saved(run: Run, config: TrainConfig) -> int:
     """The images that the checkpoint has seen."""
-    try:
-        with safe_open(run.checkpoint_path, framework="pt") as file:
-            return min(int(file.get_tensor("step")) * config.batch, config.images)
-    except (OSError, KeyError, RuntimeError):
-        return 0
+    return min(run.saved_step() * config.batch, config.images)
 
 
 def _problem(run: Run, config: TrainConfig, state: str, dead: bool) -> str:

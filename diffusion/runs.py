@@ -106,18 +106,14 @@ class Run:
     def extend(self, images: int) -> None:
         """Give a run that nobody trains so many images more."""
         data, config = self.config()
-        self._write_config(data, replace(config, images=config.images + images))
+        self._write_config(data, config.extend(images, self.saved_step()))
 
     def go_back(self, reason: NotANumberError) -> None:
         """From the checkpoint on, learn at half the rate; raise the reason after many times."""
         data, config = self.config()
         if len(config.halved) >= HALVINGS:
             raise reason
-        step = 0
-        if self.checkpoint_path.exists():
-            with safe_open(self.checkpoint_path, framework="pt") as file:
-                step = int(file.get_tensor("step"))
-        self._write_config(data, replace(config, halved=(*config.halved, step)))
+        self._write_config(data, replace(config, halved=(*config.halved, self.saved_step())))
 
     def _write_config(self, data: str, config: TrainConfig) -> None:
         write_json(self.config_path, {"data": data, **config.to_json()})
@@ -159,6 +155,14 @@ class Run:
             lines = self.metrics_path.read_text().splitlines()
             return [record for line in lines if (record := _record(line))]
         return []
+
+    def saved_step(self) -> int:
+        """Of the checkpoint; 0 when there is none that can be read."""
+        try:
+            with safe_open(self.checkpoint_path, framework="pt") as file:
+                return int(file.get_tensor("step"))
+        except (OSError, KeyError, RuntimeError, SafetensorError):
+            return 0
 
     def save(self, trainer: Trainer, seconds: float, source: Source | None = None) -> None:
         """Write the checkpoint and then the model with its card, each in one piece.
