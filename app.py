@@ -26,10 +26,10 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()
     try:
+        trainings = open_trainings()
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
-    trainings = open_trainings()
     print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
         build(backend, trainings).launch(

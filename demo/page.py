@@ -12,6 +12,7 @@ from demo import compare, tabs, train, wording
 from demo.backend import Backend
 from demo.theme import theme
 from demo.trainings import Trainings
+from demo.uploads import MOST_SENT
 from diffusion.cache import cache_dir
 
 ASSETS = Path(__file__).parent / "assets"
@@ -20,7 +21,6 @@ STYLES = ("page.css", "stage.css", "tabs.css", "train.css")
 
 RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "runs")
 SCREENS = {"compare": wording.COMPARE, "train": wording.TRAIN}
-MOST_SENT = "200mb"  # an archive of pictures
 UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
 
 

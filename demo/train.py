@@ -23,7 +23,7 @@ from demo import wording_train as wording
 from demo.estimate import Speeds, images_in, images_needed, milestone
 from demo.recorded import MODEL
 from demo.trainings import NICE, Refused, Rules, Trainings, about, seconds_left
-from demo.uploads import MOST, SIZE, UploadError
+from demo.uploads import MOST, MOST_BYTES, MOST_SENT, SIZE, UploadError
 from diffusion.cartoons import FIRST, STYLES, face, source
 from diffusion.data import DataError
 from diffusion.device import pick_device, training_precision
@@ -121,8 +121,10 @@ class Desk:
         for summary in runs:
             mine = self.trainings.may(Run(self.trainings.root / summary["name"]), owner)
             shown.append({**summary, "mine": mine})
+        used = sum(run["bytes"] for run in runs)
         found = {
             "runs": shown,
+            "total": wording.total(len(runs), used, self.trainings.rules.most_bytes),
             "going": going and {key: going[key] for key in ("name", "percent", "left")},
         }
         if going:
@@ -156,7 +158,7 @@ class Desk:
             "seconds": records[-1]["seconds"] if records else 0,
             "left": seconds_left(run) if live else None,
             "speed": records[-1]["images_per_second"] if records else None,
-            "bytes": sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()),
+            "bytes": run.bytes,
             "preview": max((int(path.stem) for path in run.previews.glob("*.png")), default=None),
             "model": (run.model_folder / CONFIG).is_file(),
         }
@@ -462,6 +464,10 @@ def _html(rules: Rules) -> str:
         banner=banner,
         most=MOST,
         too_many=wording.too_many(MOST),
+        most_sent=MOST_SENT,
+        too_big=wording.too_big("[name]", MOST_SENT),
+        most_bytes=MOST_BYTES,
+        too_much=wording.too_much(MOST_BYTES),
     )
 
 

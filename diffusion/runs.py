@@ -29,7 +29,7 @@ from safetensors.torch import save as to_bytes
 
 from diffusion.data import Images, Source, load_images
 from diffusion.denoiser import ANY
-from diffusion.files import process_exists, replacing, write_json
+from diffusion.files import process_exists, replacing, size_of, write_json
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.pictures import roughness, save_png, sheet
@@ -149,6 +149,11 @@ class Run:
             return False  # after a crash, the pid may be another program's by now
         return pid not in (None, os.getpid()) and process_exists(pid)
 
+    @property
+    def bytes(self) -> int:
+        """What the folder takes on the disk."""
+        return size_of(self.folder)
+
     def metrics(self) -> list[dict]:
         """The lines of metrics.jsonl; half a line, cut short by a crash, is left out."""
         with contextlib.suppress(FileNotFoundError):
@@ -243,13 +248,17 @@ class Run:
                 "data_roughness": data_roughness,
             }
             save_png(temporary, picture, about)
-        self._thin_previews()
+        self.thin_previews(PREVIEW_BYTES)
 
-    def _thin_previews(self) -> None:
+    def thin_previews(self, most_bytes: int, few: int = 2) -> None:
+        """Delete every second preview until all take at most so many bytes, or are so few.
+
+        The first and the last stay.
+        """
         paths = sorted(self.previews.glob("*.png"))
-        while len(paths) > 2 and sum(path.stat().st_size for path in paths) > PREVIEW_BYTES:
+        while len(paths) > few and size_of(self.previews) > most_bytes:
             for path in paths[1:-1:2]:
-                path.unlink()
+                path.unlink(missing_ok=True)
             paths = sorted(self.previews.glob("*.png"))
 
     def _cut_metrics(self, step: int) -> None:
