@@ -33,6 +33,7 @@ from diffusion.runs import BUSY, Run, RunError, still_noise
 from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("play_button.js", "train.js")
 FIRST_STYLES = ("toon-head", "pixel-art")  # the others are under Advanced
 SIZES = (32, 64)
 POINTS = 240  # of the loss line
@@ -81,7 +82,7 @@ def create(runs: Trainings) -> None:
     gr.HTML(
         value={},
         html_template=_html(runs.rules),
-        js_on_load=(ASSETS / "train.js").read_text(),
+        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
         server_functions=[
             *(look, preview, estimate, start, stop, resume, remove, take, film, model)
         ],

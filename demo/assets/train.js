@@ -206,7 +206,7 @@ function play() {
   following = false;
   const slider = find(".scrub");
   if (Number(slider.value) >= Number(slider.max)) slider.value = 0;
-  mark(true);
+  markPlaying(find(".lapse .play"), true);
   const mine = {};
   playing = mine;
   const step = async () => {
@@ -224,15 +224,7 @@ function play() {
 function pause(thenFollow = false) {
   playing = null;
   following = thenFollow;
-  mark(false);
-}
-
-function mark(isPlaying) {
-  const button = find(".lapse .play");
-  const words = isPlaying ? button.dataset.pause : button.dataset.play;
-  button.classList.toggle("playing", isPlaying);
-  button.setAttribute("aria-label", words);
-  button.title = words;
+  markPlaying(find(".lapse .play"), false);
 }
 
 // The list of runs; rows stay where they are, so that a click never misses.
