@@ -78,6 +78,7 @@ STAGING_GONE = "Your pictures were put away after an hour; choose them again."
 DISK_FULL = "The disk is full, and nothing was kept; delete a run, or give fewer pictures."
 RUNS_FULL = "There are {count} runs already; delete one first."
 STILL_RUNNING = "This run is going; stop it first."
+TOO_BUSY = "Other programs keep this machine busy; a training gives way to them: try again later."
 SHIPPED_GONE = "There is no shipped model here to begin with; begin with nothing."
 
 BACK_TO_SHIPPED = "Back to the shipped model"

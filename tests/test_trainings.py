@@ -152,6 +152,13 @@ def test_the_estimate_says_speed_images_and_what_so_many_gave(desk):
         assert answer["picture"] == known.picture
 
 
+def test_a_machine_that_is_too_busy_to_be_measured_is_told_of(trainings, monkeypatch):
+    monkeypatch.setattr(estimate, "LONGEST", 0.01)
+    desk = Desk(trainings)
+    assert desk.answer(desk.start, WISH) == {"problem": wording_train.TOO_BUSY}
+    assert not trainings.runs()
+
+
 def test_a_space_trains_for_ten_minutes_and_says_that_it_forgets(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "somebody/cartoons")
     rules = Rules.here()
