@@ -97,7 +97,7 @@ def main(
     print(f"{'':26}   alone  training  ratio")
     for what in quiet[0]:
         print(f"{what:26} {_row([turn[what] for turn in quiet], [turn[what] for turn in busy])}")
-    print(f"meanwhile the training saw {statistics.median(speeds):.0f} images/s")
+    print(f"while the page was at rest, the training saw {statistics.median(speeds):.0f} images/s")
 
 
 def _measure(browser: Browser, tab: Page, seeds: Iterator[int], events: int, runs: int) -> Seen:
