@@ -28,11 +28,10 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()
     try:
-        reader = reader_beside(options.model)
+        reader, trainings = reader_beside(options.model), open_trainings()
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
-    trainings = open_trainings()
     print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
         measured = quality.load(options.model, backend.weights)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -22,10 +21,9 @@ import numpy as np
 import typer
 from gradio_client import Client
 
-from demo.space import answers, end, free_port
+from benchmarks.app import started
 
-ROOT = Path(__file__).parent.parent
-START_UP, ONE_RUN = 60.0, 600.0  # seconds, after which the measurement is given up
+ONE_RUN = 600.0  # seconds, after which the measurement is given up
 MEASURING = 8.0  # seconds that the engine may take to time the machine
 
 
@@ -46,15 +44,9 @@ class Visit:
 
 def main(visitors: str = "1,8,30", device: str = "auto") -> None:
     """Print one table, a line for each number of visitors."""
-    port = free_port()
-    command = [sys.executable, "app.py", "--port", str(port), "--device", device]
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as page:
-        try:
-            address = f"http://127.0.0.1:{port}/"
-            _wait_for(page, address)
-            rows = [_measure(address, page.pid, int(n), wave) for wave, n in _waves(visitors)]
-        finally:
-            end(page)
+    with started("--device", device) as app:
+        time.sleep(MEASURING)
+        rows = [_measure(app.address, app.pid, int(n), wave) for wave, n in _waves(visitors)]
     print(
         "visitors  images/s  first frame p50/p95 s  frame gap p50/p95 ms"
         "  last frame p50/max s  memory MB"
@@ -64,15 +56,6 @@ def main(visitors: str = "1,8,30", device: str = "auto") -> None:
 
 def _waves(visitors: str) -> list[tuple[int, str]]:
     return list(enumerate(visitors.split(",")))
-
-
-def _wait_for(page: subprocess.Popen, address: str) -> None:
-    end_of_patience = time.monotonic() + START_UP
-    while not answers(address):
-        if page.poll() is not None or time.monotonic() > end_of_patience:
-            sys.exit("The page did not start; run `python app.py` and mend what it says.")
-        time.sleep(0.1)
-    time.sleep(MEASURING)
 
 
 def _measure(address: str, pid: int, visitors: int, wave: int) -> str:

@@ -6,20 +6,16 @@ The first start may still have to choose how to compute; the later ones find tha
 
 from __future__ import annotations
 
-import shutil
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import typer
+from playwright.sync_api import Browser, sync_playwright
 
-from demo.space import answers, end, free_port
+from benchmarks.app import PATIENCE, started
+from benchmarks.page import ARGUMENTS, chromium
 
-ROOT = Path(__file__).parent.parent
-PATIENCE = 120.0  # seconds, after which the measurement is given up
 SETTLED = 10.0  # seconds after the start, when the engine has timed the machine
 WATCH = """() => {
     const canvas = document.querySelector(".pane canvas");
@@ -72,44 +68,29 @@ def main(starts: int = 3, runs: int = 3, backend: str = "auto") -> None:
 
 
 def _start(runs: int, backend: str) -> Start:
-    port = free_port()
-    command = [sys.executable, "app.py", "--port", str(port), "--backend", backend]
-    begun = time.perf_counter()
-    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as page:
-        try:
-            address = f"http://127.0.0.1:{port}/"
-            while not answers(address):
-                if page.poll() is not None or time.perf_counter() - begun > PATIENCE:
-                    raise SystemExit("the page did not start; run `python app.py` to see why")
-                time.sleep(0.02)
-            answer = time.perf_counter() - begun
-            time.sleep(SETTLED)
-            return Start(answer, *_clicks(address, runs))
-        finally:
-            end(page)
-
-
-def _clicks(address: str, runs: int) -> tuple[list[float], list[float]]:
-    from playwright.sync_api import sync_playwright
-
-    first, last = [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
-        for run in range(runs):
-            page = browser.new_page(viewport={"width": 1280, "height": 720})
-            page.goto(address)
-            page.wait_for_function("document.querySelector('.stage .timeline svg') !== null")
-            page.fill("#seed input", str(1000 + run))  # a run that nobody computed before
-            page.evaluate(WATCH)
-            page.wait_for_function("window.seen && window.seen.last", timeout=1e3 * PATIENCE)
-            seen = page.evaluate("window.seen")
-            first.append(seen["first"] / 1e3)
-            last.append(seen["last"] / 1e3)
-            page.close()
+    with started("--backend", backend) as app, sync_playwright() as playwright:
+        time.sleep(SETTLED)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        clicks = [click_run(browser, app.address, seed=1000 + run) for run in range(runs)]
         browser.close()
-    return first, last
+    return Start(app.seconds, [first for first, _ in clicks], [last for _, last in clicks])
+
+
+def click_run(browser: Browser, address: str, seed: int) -> tuple[float, float]:
+    """Seconds from a click on Run to the first painted frame, and to the last.
+
+    The seed is one that nobody has drawn yet, or it would come from the cache.
+    """
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    page.goto(address)
+    page.wait_for_selector(".stage[data-state=recorded]")
+    page.wait_for_selector("#run")
+    page.fill("#seed input", str(seed))
+    page.evaluate(WATCH)
+    page.wait_for_function("window.seen && window.seen.last", timeout=1e3 * PATIENCE)
+    seen = page.evaluate("window.seen")
+    page.close()
+    return seen["first"] / 1e3, seen["last"] / 1e3
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Ours beside the loop of diffusers' unconditional training example, written with the same calls of
 diffusers and Accelerate: same network, pictures, batch, precision and threads, alternating in one
 process. And how much longer a step takes than three forward passes, which is what the network's
-own arithmetic costs (one forward, and a backward of twice that).
+own arithmetic costs (one forward, and a backward of twice that). On a machine that does other
+things too, `--busy` computes with one thread and counts its CPU seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import io
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
+from benchmarks.clocks import clock
 from diffusion.cartoons import STYLES, face
 from diffusion.device import pick_device, training_precision
 from diffusion.training import PRECISIONS, PRESETS, TrainConfig, Trainer
@@ -38,11 +39,13 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of each, alternating.")] = 7,
     steps: Annotated[int, typer.Option(help="In a round.")] = 12,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    busy: Annotated[bool, typer.Option(help="One thread, and its CPU seconds.")] = False,
 ) -> None:
     """Print one table: medians over the rounds, and ratios within them."""
+    now = clock(busy)
     where = pick_device(device)
     precision = str(training_precision(where)).removeprefix("torch.")
-    threads = os.cpu_count() or 1
+    threads = 1 if busy else os.cpu_count() or 1
     config = TrainConfig(images=10**9, precision=precision, threads=threads, **PRESETS[preset])
     torch.set_num_threads(threads)
     pixels = np.stack([face(style, i, config.size)[0] for i in range(PICTURES)])
@@ -57,10 +60,10 @@ def main(
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, step in contestants.items():
-            begun = time.perf_counter()
+            begun = now()
             for _ in range(steps):
                 step()
-            times[name].append((time.perf_counter() - begun) / steps)
+            times[name].append((now() - begun) / steps)
     print(
         f"{preset}: {config.size} px, batch {config.batch}, {precision}, {threads} threads, {where}"
     )

@@ -25,6 +25,7 @@ SCRIPTS = (
     "panes.js",
     "equation.js",
     "keep.js",
+    "play_button.js",
     "player.js",
     "sharing.js",
     "stage.js",

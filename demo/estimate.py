@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from demo import wording_train as wording
+
 ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).parent / "assets" / "milestones.json"
 KNOWN_FOR = 600.0  # seconds that a measured speed holds
@@ -34,7 +36,7 @@ class Speeds:
     def get(self, options: tuple[str, ...]) -> float:
         """Images per second with these options of `python -m diffusion probe`.
 
-        Raises RuntimeError when it cannot be measured.
+        Raises RuntimeError when it cannot be measured, ValueError when others leave no time for it.
         """
         with self._lock:
             speed, when = self._known.get(options, (0.0, -KNOWN_FOR))
@@ -57,6 +59,8 @@ class Speeds:
                 start_new_session=True,  # as the training's process
             )
             return float(json.loads(done.stdout)["images_per_second"])
+        except subprocess.TimeoutExpired:
+            raise ValueError(wording.TOO_BUSY) from None
         except (subprocess.SubprocessError, ValueError, KeyError) as error:
             said = getattr(error, "stderr", None) or str(error)
             raise RuntimeError(str(said).strip().splitlines()[-1]) from None

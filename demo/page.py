@@ -16,6 +16,7 @@ from demo.quality import Quality
 from demo.service import WAITING, Service
 from demo.theme import theme
 from demo.trainings import Trainings
+from demo.uploads import MOST_SENT
 from diffusion.cache import cache_dir
 from diffusion.reader import AttributeReader
 
@@ -25,7 +26,6 @@ STYLES = ("page.css", "stage.css", "quality.css", "make.css", "tabs.css", "train
 
 RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "runs")
 SCREENS = {"compare": wording.COMPARE, "make": wording.MAKE, "train": wording.TRAIN}
-MOST_SENT = "200mb"  # an archive of pictures
 UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
 
 

@@ -17,14 +17,13 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
-from safetensors import safe_open
 
 from demo import trainings
 from demo import wording_train as wording
 from demo.estimate import Speeds, images_in, images_needed, milestone
 from demo.recorded import MODEL
 from demo.trainings import NICE, Refused, Rules, Trainings, about, seconds_left
-from demo.uploads import MOST, SIZE, UploadError
+from demo.uploads import MOST, MOST_BYTES, MOST_SENT, SIZE, UploadError
 from diffusion.cartoons import FIRST, STYLES, face, source
 from diffusion.data import DataError
 from diffusion.device import pick_device, training_precision
@@ -34,7 +33,7 @@ from diffusion.runs import BUSY, Run, RunError, still_noise
 from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("words.js", "train.js")
+SCRIPTS = ("words.js", "play_button.js", "train.js")
 FIRST_STYLES = ("toon-head", "pixel-art")  # the others are under Advanced
 SIZES = (32, 64)
 POINTS = 240  # of the loss line
@@ -123,8 +122,10 @@ class Desk:
         for summary in runs:
             mine = self.trainings.may(Run(self.trainings.root / summary["name"]), owner)
             shown.append({**summary, "mine": mine})
+        used = sum(run["bytes"] for run in runs)
         found = {
             "runs": shown,
+            "total": wording.total(len(runs), used, self.trainings.rules.most_bytes),
             "going": going and {key: going[key] for key in ("name", "percent", "left")},
         }
         if going:
@@ -158,7 +159,7 @@ class Desk:
             "seconds": records[-1]["seconds"] if records else 0,
             "left": seconds_left(run) if live else None,
             "speed": records[-1]["images_per_second"] if records else None,
-            "bytes": sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file()),
+            "bytes": run.bytes,
             "preview": max((int(path.stem) for path in run.previews.glob("*.png")), default=None),
             "model": (run.model_folder / CONFIG).is_file(),
         }
@@ -371,11 +372,7 @@ def _previews(run: Run, records: list[dict]) -> list[list[float]]:
 
 def _saved(run: Run, config: TrainConfig) -> int:
     """The images that the checkpoint has seen."""
-    try:
-        with safe_open(run.checkpoint_path, framework="pt") as file:
-            return min(int(file.get_tensor("step")) * config.batch, config.images)
-    except (OSError, KeyError, RuntimeError):
-        return 0
+    return min(run.saved_step() * config.batch, config.images)
 
 
 def _problem(run: Run, config: TrainConfig, state: str, dead: bool) -> str:
@@ -468,6 +465,10 @@ def _html(rules: Rules) -> str:
         banner=banner,
         most=MOST,
         too_many=wording.too_many(MOST),
+        most_sent=MOST_SENT,
+        too_big=wording.too_big("[name]", MOST_SENT),
+        most_bytes=MOST_BYTES,
+        too_much=wording.too_much(MOST_BYTES),
     )
 
 

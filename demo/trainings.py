@@ -23,14 +23,18 @@ from pathlib import Path
 from demo import wording_train as wording
 from demo.uploads import Uploads
 from diffusion.cartoons import STYLES
-from diffusion.files import write_json
+from diffusion.files import size_of, write_json
 from diffusion.runs import Run
 from diffusion.training import TrainConfig
 
 ROOT = Path(__file__).parent.parent
+MB = 10**6
 NICE, THREADS = 19, os.cpu_count() or 1
 HOSTED_MINUTES, MOST_MINUTES = 10.0, 24 * 60.0
 MOST_RUNS = 200
+# Of all runs together, on the disk; CARTOON_RUNS_MB in the environment is another number.
+MOST_BYTES, HOSTED_BYTES = 4000 * MB, 1000 * MB
+SHEETS = 16  # a time-lapse of so few is not made shorter when there is no room
 PREVIEW_SECONDS = CHECKPOINT_SECONDS = 30.0
 PAGE, LOG = "page.json", "log.txt"  # in a run's folder, beside what the trainer writes
 
@@ -44,14 +48,18 @@ class Rules:
     """What this page allows."""
 
     most_minutes: float = MOST_MINUTES
+    most_bytes: int = MOST_BYTES
     forgets: bool = False  # whether the disk is lost when the machine sleeps
 
     @classmethod
     def here(cls) -> Rules:
-        """Those of a Space on a Space, else those of one's own machine."""
+        """Those of a Space on a Space, else those of one's own machine.
+
+        Raises ValueError when CARTOON_RUNS_MB is no number.
+        """
         if os.environ.get("SPACE_ID"):
-            return cls(HOSTED_MINUTES, forgets=True)
-        return cls()
+            return cls(HOSTED_MINUTES, _bytes(HOSTED_BYTES), forgets=True)
+        return cls(most_bytes=_bytes(MOST_BYTES))
 
 
 class Trainings:
@@ -89,6 +97,8 @@ class Trainings:
             self._refuse_second()
             if len(self.runs()) >= MOST_RUNS:
                 raise Refused(wording.RUNS_FULL.format(count=MOST_RUNS))
+            if (used := self._make_room()) >= self.rules.most_bytes:
+                raise Refused(wording.disk_refused(used, self.rules.most_bytes))
             kind = data if data in STYLES else "own"
             name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
             run = Run(self.root / name)
@@ -151,6 +161,24 @@ class Trainings:
         if run := self.going():
             raise Refused(wording.busy(seconds_left(run)))
 
+    def _make_room(self) -> int:
+        """Shorten time-lapses, the oldest first, while all runs take too much; returns what they
+        take.
+
+        Models and checkpoints are left alone, and so is what is being trained.
+        """
+        runs = self.runs()
+        used = sum(run.bytes for run in runs)
+        for run in reversed(runs):
+            over = used - self.rules.most_bytes
+            if over <= 0:
+                break
+            if not run.alive:
+                before = run.bytes
+                run.thin_previews(size_of(run.previews) - over, SHEETS)
+                used += run.bytes - before
+        return used
+
     def _spawn(self, run: Run, most_minutes: float) -> None:
         run.stop_path.unlink(missing_ok=True)
         options = {
@@ -171,7 +199,21 @@ class Trainings:
                 start_new_session=True,  # it outlives this page
             )
         run.write_status("starting", run.status().get("images", 0), pid=process.pid)
-        threading.Thread(target=_wait_for, args=(process, run), daemon=True).start()
+        threading.Thread(target=self._wait_for, args=(process, run), daemon=True).start()
+
+    def _wait_for(self, process: subprocess.Popen, run: Run) -> None:
+        """Make room while a trainer saves, and take note of its end.
+
+        When it could not even say why it ended, that is done in its place.
+        """
+        while (code := _ended(process, CHECKPOINT_SECONDS)) is None:
+            with self._lock:
+                self._make_room()
+        status = run.status() if run.exists else {}
+        if code > 0 and status.get("pid") == process.pid and status.get("state") == "starting":
+            with contextlib.suppress(OSError):
+                said = (run.folder / LOG).read_text(errors="replace").strip().splitlines()
+                run.write_status("failed", status.get("images", 0), said[-1] if said else "")
 
 
 def about(run: Run) -> dict:
@@ -187,14 +229,20 @@ def seconds_left(run: Run) -> float | None:
     return records[-1]["seconds_left"] if records else None
 
 
-def _wait_for(process: subprocess.Popen, run: Run) -> None:
-    """Take note of the trainer's end; when it could not even say why, do that in its place."""
-    code = process.wait()
-    status = run.status() if run.exists else {}
-    if code > 0 and status.get("pid") == process.pid and status.get("state") == "starting":
-        with contextlib.suppress(OSError):
-            said = (run.folder / LOG).read_text(errors="replace").strip().splitlines()
-            run.write_status("failed", status.get("images", 0), said[-1] if said else "")
+def _ended(process: subprocess.Popen, seconds: float) -> int | None:
+    """The exit status, or None when it has not ended after so many seconds."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    return None
+
+
+def _bytes(otherwise: int) -> int:
+    given = os.environ.get("CARTOON_RUNS_MB", "").strip()
+    if not given:
+        return otherwise
+    if not given.isdecimal() or not int(given):
+        raise ValueError(f"CARTOON_RUNS_MB is {given:.40}; give a whole number of megabytes.")
+    return int(given) * MB
 
 
 def _operator_key(path: Path) -> str:

@@ -32,13 +32,16 @@ from diffusion.data import (
     check_inside,
     preparation,
 )
+from diffusion.files import size_of
 
 SIZE = 64  # pixels per side that uploads are kept at
 MOST = 20_000  # pictures
-MOST_UNPACKED = 10**9  # bytes of all files of an archive
+MOST_BYTES = 10**9  # of all files together, those of an archive unpacked
+MOST_SENT = 200 * 10**6  # bytes of one file, most likely an archive
 MOST_RATIO, SUSPICIOUS = 100, 10**7  # unpacked to packed, of files larger than that
 SPARE = 200 * 10**6  # bytes that stay free on the disk
-KEPT, KEPT_SECONDS = 16, 3600  # uploads that wait for their run
+# Uploads that wait for their run: how many, how much of the disk, how long.
+KEPT, KEPT_BYTES, KEPT_SECONDS = 16, 10**9, 3600
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 ZIP_START = b"PK"
 SCRIPTS = (b"<script", b"<?php", b"<svg", b"<html")
@@ -107,10 +110,12 @@ class Uploads:
         return [path for path in self.folder.iterdir() if path.is_dir()]
 
     def _clear_old(self) -> None:
-        newest_last = sorted(self._staged(), key=lambda path: path.stat().st_mtime)
-        for i, path in enumerate(newest_last):
+        newest_first = sorted(self._staged(), key=lambda path: -path.stat().st_mtime)
+        kept = 0
+        for i, path in enumerate(newest_first):
+            kept += size_of(path)
             old = time.time() - path.stat().st_mtime > KEPT_SECONDS
-            if old or i <= len(newest_last) - KEPT:
+            if old or i >= KEPT - 1 or kept > KEPT_BYTES:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -119,6 +124,8 @@ def _decode(files: Sequence[Path], names: Sequence[str], work: Path) -> tuple[in
         raise UploadError(wording.NO_PICTURES)
     if len(files) > MOST:
         raise UploadError(wording.too_many(MOST))
+    if sum(path.stat().st_size for path in files) > MOST_BYTES:
+        raise UploadError(wording.too_much(MOST_BYTES))
     prepare, kept, skipped, first_bad = preparation(SIZE), 0, 0, ""
     with open(work / "pixels.u8", "wb") as pixels:
         for name, content in _contents(files, names):
@@ -151,7 +158,7 @@ def _contents(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str
         elif PurePath(name).suffix.lower() not in SUFFIXES:
             raise UploadError(wording.not_a_picture(name))
         elif path.stat().st_size > MAX_BYTES:
-            raise UploadError(wording.a_bomb(name))
+            raise UploadError(wording.too_big(name, MAX_BYTES))
         else:
             yield name, path.read_bytes()
 
@@ -163,7 +170,7 @@ def _unzipped(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > MOST_UNPACKED:
+            if sum(entry.file_size for entry in entries) > MOST_BYTES:
                 raise UploadError(wording.a_bomb(name))
             for entry in entries:
                 _check_entry(path, name, entry)

@@ -78,8 +78,8 @@ STAGING_GONE = "Your pictures were put away after an hour; choose them again."
 DISK_FULL = "The disk is full, and nothing was kept; delete a run, or give fewer pictures."
 RUNS_FULL = "There are {count} runs already; delete one first."
 STILL_RUNNING = "This run is going; stop it first."
+TOO_BUSY = "Other programs keep this machine busy; a training gives way to them: try again later."
 SHIPPED_GONE = "There is no shipped model here to begin with; begin with nothing."
-
 
 BACK_TO_SHIPPED = "Back to the shipped model"
 
@@ -123,6 +123,19 @@ def went_back(images: int) -> str:
     )
 
 
+def total(count: int, used: int, most: int) -> str:
+    """How many runs there are, and what they take on the disk."""
+    if not count:
+        return ""
+    runs = "1 run" if count == 1 else f"{count:,} runs"
+    return f"{runs}, {_megabytes(used)} MB of {_megabytes(most)}"
+
+
+def disk_refused(used: int, most: int) -> str:
+    """Why no run can be started, when all together take too much."""
+    return f"The runs take {_megabytes(used)} MB of {_megabytes(most)}; delete one first."
+
+
 def title(pictures: int) -> str:
     """The name of a run on somebody's own pictures."""
     return f"{pictures:,} own pictures"
@@ -151,6 +164,16 @@ def too_many(most: int) -> str:
 def not_a_picture(name: str) -> str:
     """A file that is something else than it says."""
     return f"{name} is not a picture; give PNG, JPEG, WebP, GIF or BMP files, or a .zip of them."
+
+
+def too_big(name: str, most: int) -> str:
+    """A file with too many bytes."""
+    return f"{name} is over {_megabytes(most)} MB; give a smaller one."
+
+
+def too_much(most: int) -> str:
+    """Files that are too much together."""
+    return f"These files are over {_megabytes(most)} MB together; give fewer, or smaller ones."
 
 
 def too_large(name: str, most: int) -> str:
@@ -197,6 +220,10 @@ def _minutes(minutes: float) -> str:
     if minutes < 1.5:
         return f"{max(round(minutes * 60), 1)} s"
     return f"{minutes:.0f} minutes"
+
+
+def _megabytes(count: int) -> str:
+    return f"{round(count / 1e6):,}"
 
 
 def _round(number: float) -> str:

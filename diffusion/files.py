@@ -44,6 +44,16 @@ def process_exists(pid: int) -> bool:
     return True
 
 
+def size_of(folder: Path) -> int:
+    """Bytes of all files under a folder; what is deleted meanwhile counts nothing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON for people and programs: indented, with a final newline."""
     with replacing(path) as temporary:

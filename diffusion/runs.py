@@ -29,7 +29,7 @@ from safetensors.torch import save as to_bytes
 
 from diffusion.data import Images, Source, load_images
 from diffusion.denoiser import ANY
-from diffusion.files import process_exists, replacing, write_json
+from diffusion.files import process_exists, replacing, size_of, write_json
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.pictures import roughness, save_png, sheet
@@ -106,18 +106,14 @@ class Run:
     def extend(self, images: int) -> None:
         """Give a run that nobody trains so many images more."""
         data, config = self.config()
-        self._write_config(data, replace(config, images=config.images + images))
+        self._write_config(data, config.extend(images, self.saved_step()))
 
     def go_back(self, reason: NotANumberError) -> None:
         """From the checkpoint on, learn at half the rate; raise the reason after many times."""
         data, config = self.config()
         if len(config.halved) >= HALVINGS:
             raise reason
-        step = 0
-        if self.checkpoint_path.exists():
-            with safe_open(self.checkpoint_path, framework="pt") as file:
-                step = int(file.get_tensor("step"))
-        self._write_config(data, replace(config, halved=(*config.halved, step)))
+        self._write_config(data, replace(config, halved=(*config.halved, self.saved_step())))
 
     def _write_config(self, data: str, config: TrainConfig) -> None:
         write_json(self.config_path, {"data": data, **config.to_json()})
@@ -153,12 +149,25 @@ class Run:
             return False  # after a crash, the pid may be another program's by now
         return pid not in (None, os.getpid()) and process_exists(pid)
 
+    @property
+    def bytes(self) -> int:
+        """What the folder takes on the disk."""
+        return size_of(self.folder)
+
     def metrics(self) -> list[dict]:
         """The lines of metrics.jsonl; half a line, cut short by a crash, is left out."""
         with contextlib.suppress(FileNotFoundError):
             lines = self.metrics_path.read_text().splitlines()
             return [record for line in lines if (record := _record(line))]
         return []
+
+    def saved_step(self) -> int:
+        """Of the checkpoint; 0 when there is none that can be read."""
+        try:
+            with safe_open(self.checkpoint_path, framework="pt") as file:
+                return int(file.get_tensor("step"))
+        except (OSError, KeyError, RuntimeError, SafetensorError):
+            return 0
 
     def save(self, trainer: Trainer, seconds: float, source: Source | None = None) -> None:
         """Write the checkpoint and then the model with its card, each in one piece.
@@ -239,13 +248,17 @@ class Run:
                 "data_roughness": data_roughness,
             }
             save_png(temporary, picture, about)
-        self._thin_previews()
+        self.thin_previews(PREVIEW_BYTES)
 
-    def _thin_previews(self) -> None:
+    def thin_previews(self, most_bytes: int, few: int = 2) -> None:
+        """Delete every second preview until all take at most so many bytes, or are so few.
+
+        The first and the last stay.
+        """
         paths = sorted(self.previews.glob("*.png"))
-        while len(paths) > 2 and sum(path.stat().st_size for path in paths) > PREVIEW_BYTES:
+        while len(paths) > few and size_of(self.previews) > most_bytes:
             for path in paths[1:-1:2]:
-                path.unlink()
+                path.unlink(missing_ok=True)
             paths = sorted(self.previews.glob("*.png"))
 
     def _cut_metrics(self, step: int) -> None:

@@ -54,11 +54,15 @@ class TrainConfig:
     pool: int | None = None  # pictures chosen from at first; each one seen adds one. None: all
     start: str = ""  # the model whose weights it begins with; none: from nothing
     halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
+    # (step, images) of every extension that came while the rate was falling, or afterwards: the
+    # step it came at, and the budget until then.
+    extended: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "more_emas", tuple(self.more_emas))
         object.__setattr__(self, "halved", tuple(self.halved))
+        object.__setattr__(self, "extended", tuple((step, old) for step, old in self.extended))
         labels = {attribute: tuple(names) for attribute, names in self.labels.items()}
         object.__setattr__(self, "labels", labels)
         check_prediction(self.prediction)
@@ -94,7 +98,18 @@ class TrainConfig:
     @property
     def steps(self) -> int:
         """Optimizer steps in the budget."""
-        return math.ceil(self.images / self.batch)
+        return self.steps_of(self.images)
+
+    def steps_of(self, images: int) -> int:
+        """Optimizer steps that see so many images."""
+        return math.ceil(images / self.batch)
+
+    def extend(self, images: int, step: int) -> TrainConfig:
+        """The same run, given so many images more when it has done so many steps."""
+        extended = self.extended
+        if _phase(self, step).falls(step):
+            extended = (*extended, (step, self.images))
+        return replace(self, images=self.images + images, extended=extended)
 
     def to_json(self) -> dict:
         """The settings as JSON types; `TrainConfig(**value)` is the way back."""
@@ -106,6 +121,7 @@ PRESETS = {
     "small": {"size": 64, "widths": (32, 64, 128, 256), "batch": 32},
     "base": {"size": 64, "widths": (64, 128, 192), "batch": 256, "lr": 1e-3, "ema": 0.9995},
 }
+AGAIN = 0.5  # of the learning rate, at the height of a phase that is added to a finished run
 FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
 
 
@@ -372,12 +388,51 @@ def some_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, constant to the half of the budget, then a half cosine down to zero."""
-    warmup = max(min(config.warmup, config.steps // 10), 1)
-    rise = min((step + 1) / warmup, 1.0)
-    late = max(2 * step / config.steps - 1, 0.0)
+    """Linear warm-up, constant to the half of the budget, then a half cosine down to zero.
+
+    Images added before the rate falls count as if they had been there from the start. Those added
+    later are a phase of their own, of the same shape: it goes on at the rate that was reached or,
+    where that is less, rises to AGAIN of the full one.
+    """
     halvings = sum(step >= since for since in config.halved)
-    return config.lr * rise * (1 + math.cos(math.pi * late)) / 2 / 2**halvings
+    return config.lr * _phase(config, step).share(step) / 2**halvings
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Steps in which the learning rate rises from low to high, stays, and falls to zero.
+
+    low and high are shares of the full rate.
+    """
+
+    start: int
+    steps: int
+    warmup: int
+    low: float = 0.0
+    high: float = 1.0
+
+    def share(self, step: int) -> float:
+        """Of the full rate, at this step of the run."""
+        done, warmup = step - self.start, max(min(self.warmup, self.steps // 10), 1)
+        rise = self.low + (self.high - self.low) * min((done + 1) / warmup, 1.0)
+        late = max(2 * done / self.steps - 1, 0.0)
+        return rise * (1 + math.cos(math.pi * late)) / 2
+
+    def falls(self, step: int) -> bool:
+        """Whether the rate at this step of the run is less than the highest already."""
+        return 2 * (step - self.start) > self.steps
+
+
+def _phase(config: TrainConfig, step: int) -> _Phase:
+    """The one that this step belongs to."""
+    phase = _Phase(0, config.steps, config.warmup)
+    for until, images in config.extended:
+        ended = replace(phase, steps=config.steps_of(images) - phase.start)
+        if step < until:
+            return ended
+        low = ended.share(until)
+        phase = _Phase(until, config.steps - until, config.warmup, low, max(low, AGAIN))
+    return phase
 
 
 def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:

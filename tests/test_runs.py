@@ -24,7 +24,7 @@ from diffusion.cli import app
 from diffusion.files import replacing, write_json
 from diffusion.pictures import read_settings
 from diffusion.runs import Run, RunError, train_run
-from diffusion.training import TrainConfig, Trainer, learning_rate
+from diffusion.training import AGAIN, TrainConfig, Trainer, learning_rate
 
 ROOT = Path(__file__).parents[1]
 TINY = TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50)
@@ -502,14 +502,49 @@ def test_the_whole_command_trains_a_preset_from_a_folder(tmp_path, pictures):
 # Growing, going back, and who holds the lock
 
 
-def test_a_finished_run_goes_on_for_more_images_like_one_that_had_them_from_that_step(
-    run, tmp_path, pictures
-):
+def test_a_finished_run_goes_on_for_more_images_at_a_lower_rate(run):
     finish(run)
-    run.extend(20)
-    assert finish(run)[-1].step == 15
-    assert run.config()[1].images == 60
-    assert run.status() | {"state": "finished", "images": 60} == run.status()
+    run.extend(40)
+    finish(run, stopped=iter([False] * 3 + [True]).__next__)
+    finish(run)
+    _, config = run.config()
+    assert (config.images, config.extended) == (80, ((10, 40),))
+    assert run.status() | {"state": "finished", "images": 80} == run.status()
+
+
+def test_more_images_after_the_end_come_to_the_same_however_often_they_are_interrupted(
+    run, tmp_path, pictures, monkeypatch
+):
+    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    other = created(tmp_path / "other", pictures)
+    for one in (run, other):
+        finish(one)
+        one.extend(40)
+    finish(run)
+    while finish(other, stopped=iter([False, False, True]).__next__)[-1].step < 20:
+        pass
+    assert_same(run, other)
+    rates = [record["lr"] for record in lines(run)]
+    assert rates == [record["lr"] for record in lines(other)]
+    assert max(rates[10:]) == AGAIN * max(rates[:10])
+
+
+def test_more_images_before_the_rate_falls_are_as_good_as_given_at_the_start(tmp_path, pictures):
+    config = dataclasses.replace(TINY, warmup=1)
+    run = created(tmp_path / "run", pictures, config)
+    other = created(tmp_path / "other", pictures, dataclasses.replace(config, images=100))
+    finish(other)
+    finish(run, stopped=iter([False] * 3 + [True]).__next__)
+    run.extend(60)
+    finish(run)
+    assert_same(run, other)
+
+
+def test_a_run_of_an_older_version_is_read(run):
+    settings = json.loads(run.config_path.read_text())
+    del settings["extended"]
+    write_json(run.config_path, settings)
+    assert run.config()[1] == TINY
 
 
 def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):

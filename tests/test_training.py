@@ -47,6 +47,45 @@ def test_a_short_run_warms_up_for_a_tenth_of_it():
     assert learning_rate(with_(images=1), 0) == TINY.lr
 
 
+def rates_of(config: TrainConfig) -> list[float]:
+    return [learning_rate(config, step) for step in range(config.steps)]
+
+
+def test_images_after_the_end_rise_to_half_of_the_rate_and_fall_to_nothing_again():
+    config = with_(images=4000, batch=4, warmup=50, lr=1e-3)
+    longer = config.extend(2000, step=1000)
+    assert rates_of(longer)[:1000] == rates_of(config)
+    added = rates_of(longer)[1000:]
+    assert len(added) == 500
+    assert np.diff(added[:50]) == pytest.approx(0.5e-3 / 50)
+    assert added[49:251] == pytest.approx([0.5e-3] * 202)
+    assert (np.diff(added[251:]) < 0).all()
+    assert 0 < added[-1] < 1e-7
+    again = longer.extend(2000, step=1500)
+    assert rates_of(again)[:1500] == rates_of(longer)
+    assert rates_of(again)[1500:] == added
+
+
+def test_images_added_while_the_rate_falls_go_on_from_the_rate_that_was_reached():
+    config = with_(images=4000, batch=4, warmup=50, lr=1e-3)
+    longer = config.extend(4000, step=700)
+    rates = rates_of(longer)
+    assert rates[:700] == rates_of(config)[:700]
+    assert rates[700] == learning_rate(config, 700)
+    assert (np.diff(rates[500:]) <= 0).all()
+    assert 0 < rates[-1] < 1e-7
+
+
+def test_images_added_before_the_rate_falls_might_have_been_there_from_the_start():
+    config = with_(images=4000, batch=4)
+    assert config.extend(4000, step=400) == with_(images=8000, batch=4)
+
+
+def test_images_added_twice_at_the_same_step_are_one_extension():
+    config = with_(images=4000, batch=4)
+    assert config.extend(1, 1000).extend(999, 1000) == config.extend(1000, 1000)
+
+
 def test_without_min_snr_all_levels_weigh_the_same():
     assert torch.equal(loss_weight(Schedule.cosine(50), TINY), torch.ones(51).double())
 
@@ -278,7 +317,7 @@ def test_the_model_is_the_average_and_says_how_it_was_trained(pixels):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_config_survives_json(preset):
-    config = TrainConfig(images=7, min_snr=5.0, **PRESETS[preset])
+    config = TrainConfig(images=7, min_snr=5.0, **PRESETS[preset]).extend(70, step=1)
     assert TrainConfig(**json.loads(json.dumps(config.to_json()))) == config
 
 

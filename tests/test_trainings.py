@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -151,6 +152,13 @@ def test_the_estimate_says_speed_images_and_what_so_many_gave(desk):
         assert answer["picture"] == known.picture
 
 
+def test_a_machine_that_is_too_busy_to_be_measured_is_told_of(trainings, monkeypatch):
+    monkeypatch.setattr(estimate, "LONGEST", 0.01)
+    desk = Desk(trainings)
+    assert desk.answer(desk.start, WISH) == {"problem": wording_train.TOO_BUSY}
+    assert not trainings.runs()
+
+
 def test_a_space_trains_for_ten_minutes_and_says_that_it_forgets(tmp_path, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "somebody/cartoons")
     rules = Rules.here()
@@ -183,6 +191,75 @@ def test_what_is_seen_of_a_run_is_what_its_folder_holds(trainings, desk, picture
     )
     desk.remove({"run": "by-command", "owner": trainings.operator})
     assert not trainings.runs()
+
+
+@pytest.fixture
+def finished(trainings):
+    """A run as a trainer leaves it, with a time-lapse of 100 sheets of 1,000 bytes."""
+    run = Run(trainings.root / "finished")
+    run.create("pixel-art", SMALL)
+    for folder in (run.previews, run.model_folder):
+        folder.mkdir()
+    for images in range(100):
+        (run.previews / f"{images:07d}.png").write_bytes(b"x" * 1000)
+    (run.model_folder / "model.safetensors").write_bytes(b"x" * 50_000)
+    run.write_status("finished", 99)
+    return run
+
+
+def images_of(run):
+    return sorted(int(path.stem) for path in run.previews.iterdir())
+
+
+def allow(trainings, most):
+    trainings.rules = dataclasses.replace(trainings.rules, most_bytes=most)
+
+
+def test_when_the_disk_is_full_a_new_run_is_refused_and_no_model_is_deleted(
+    trainings, desk, finished
+):
+    allow(trainings, 50_000)
+    answer = desk.answer(desk.start, WISH)
+    assert answer == {"problem": "The runs take 0 MB of 0; delete one first."}
+    assert wording_train.disk_refused(3_912_400_000, 4 * 10**9) == (
+        "The runs take 3,912 MB of 4,000; delete one first."
+    )
+    assert (finished.model_folder / "model.safetensors").stat().st_size == 50_000
+    assert [run.folder.name for run in trainings.runs()] == ["finished"]
+
+
+def test_before_that_time_lapses_are_shortened_as_far_as_need_be(trainings, finished, monkeypatch):
+    monkeypatch.setattr(Trainings, "_spawn", lambda self, run, most_minutes: None)
+    allow(trainings, finished.bytes - 30_000)
+    new = trainings.start("Pixel art", "pixel-art", SMALL, MINE)
+    assert len(images_of(finished)) == 51
+    assert (images_of(finished)[0], images_of(finished)[-1]) == (0, 99)
+    assert new.exists
+
+
+def test_the_time_lapse_of_a_run_that_is_going_is_left_alone(trainings, finished, monkeypatch):
+    allow(trainings, 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "alive", property(lambda run: True))
+        assert trainings._make_room() == finished.bytes
+    assert len(images_of(finished)) == 100
+
+
+def test_a_space_has_less_room_and_the_environment_decides(monkeypatch):
+    at_home = Rules.here().most_bytes
+    monkeypatch.setenv("SPACE_ID", "somebody/cartoons")
+    assert Rules.here().most_bytes < at_home
+    monkeypatch.setenv("CARTOON_RUNS_MB", "250")
+    assert Rules.here().most_bytes == 250 * 10**6
+    for wrong in ("much", "-1", "0", "1.5"):
+        monkeypatch.setenv("CARTOON_RUNS_MB", wrong)
+        with pytest.raises(ValueError, match=rf"^CARTOON_RUNS_MB is {wrong}; give a whole number"):
+            Rules.here()
+
+
+def test_beside_the_list_is_what_all_runs_take(trainings, desk, finished):
+    assert desk.look({})["total"] == "1 run, 0 MB of 4,000"
+    assert wording_train.total(3, 212_300_000, 4 * 10**9) == "3 runs, 212 MB of 4,000"
 
 
 def test_the_operators_key_is_for_this_user_alone(trainings):

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from stand_ins import randomised
 
 from diffusion import DiffusionModel, Noise, Schedule, UNet, UNetConfig, ddim, sample
 from diffusion.training import PRESETS
-from diffusion.unet import LABEL_STD, Attention, Block, gflop, parameter_count
+from diffusion.unet import LABEL_STD, Attention, Block, attend, gflop, parameter_count
 
 SMALL = UNetConfig(size=PRESETS["small"]["size"], widths=PRESETS["small"]["widths"])
 LABELLED = UNetConfig(size=16, widths=(16, 32), labels=(3, 2))
@@ -96,6 +97,19 @@ def test_bfloat16_is_near_float32(small, how):
             half.load_state_dict(small.state_dict())
             rough = half.eval().bfloat16()(x.bfloat16(), time).float()
     assert (rough - exact).norm() / exact.norm() < 0.03
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_attention_learns_by_the_gradients_of_torchs_own(dtype, near):
+    heads = torch.randn(3, 2, 6, 64, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = []
+    for function in (attend, F.scaled_dot_product_attention):
+        q, k, v = (part.clone().requires_grad_() for part in heads)
+        answer = function(q, k, v)
+        (answer * heads[0]).sum().backward()
+        found.append([answer, q.grad, k.grad, v.grad])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=near, rtol=near)
 
 
 def test_float64_weights_work_too(small, tiny):

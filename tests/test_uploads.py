@@ -189,6 +189,25 @@ def test_uploads_that_nobody_uses_make_room_for_others(tmp_path, monkeypatch):
     assert tokens[-1] in left
 
 
+def test_uploads_that_take_too_much_of_the_disk_make_room_for_others(tmp_path, monkeypatch):
+    one = 20 * 64 * 64 * 3
+    monkeypatch.setattr(uploads, "KEPT_BYTES", round(2.5 * one))
+    staged = Uploads(tmp_path / "staged")
+    tokens = [staged.take(send(tmp_path, faces()), list(faces())).token for _ in range(4)]
+    assert {path.name for path in (tmp_path / "staged").iterdir()} == set(tokens[1:])
+
+
+def test_files_that_are_too_large_are_refused_in_one_sentence(tmp_path, monkeypatch):
+    staged = Uploads(tmp_path / "staged")
+    monkeypatch.setattr(uploads, "MAX_BYTES", 10)
+    with pytest.raises(UploadError, match=r"^face00000\.png is over 0 MB; give a smaller one\.$"):
+        staged.take(send(tmp_path, faces()), list(faces()))
+    monkeypatch.setattr(uploads, "MOST_BYTES", 1000)
+    with pytest.raises(UploadError, match=r"^These files are over 0 MB together; give fewer"):
+        staged.take(send(tmp_path, faces()), list(faces()))
+    assert not everything(tmp_path)
+
+
 FULL = """
 import sys
 from pathlib import Path

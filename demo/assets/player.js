@@ -11,7 +11,7 @@ function play() {
   const all = moments();
   if (!all.length) return;
   following = false;
-  mark(true);
+  markPlaying(find(".play"), true);
   const position = index(all);
   playOn(all[position >= all.length - 1 ? 0 : position + 1]);
 }
@@ -37,15 +37,7 @@ async function playOn(moment) {
 function pause(thenFollow = false) {
   playing = null;
   following = thenFollow;
-  mark(false);
-}
-
-function mark(isPlaying) {
-  const button = find(".play");
-  const name = isPlaying ? button.dataset.pause : button.dataset.play;
-  button.classList.toggle("playing", isPlaying);
-  button.setAttribute("aria-label", name);
-  button.title = name;
+  markPlaying(find(".play"), false);
 }
 
 function step(by) {

@@ -206,7 +206,7 @@ function play() {
   following = false;
   const slider = find(".scrub");
   if (Number(slider.value) >= Number(slider.max)) slider.value = 0;
-  mark(true);
+  markPlaying(find(".lapse .play"), true);
   const mine = {};
   playing = mine;
   const step = async () => {
@@ -224,20 +224,13 @@ function play() {
 function pause(thenFollow = false) {
   playing = null;
   following = thenFollow;
-  mark(false);
-}
-
-function mark(isPlaying) {
-  const button = find(".lapse .play");
-  const words = isPlaying ? button.dataset.pause : button.dataset.play;
-  button.classList.toggle("playing", isPlaying);
-  button.setAttribute("aria-label", words);
-  button.title = words;
+  markPlaying(find(".lapse .play"), false);
 }
 
 // The list of runs; rows stay where they are, so that a click never misses.
 function list(runs) {
   find(".runs .none").hidden = runs.length > 0;
+  find(".runs .total").textContent = known.total;
   const rows = find(".runs ol");
   const there = new Map([...rows.children].map((row) => [row.dataset.run, row]));
   runs.forEach((run, i) => {
@@ -381,10 +374,10 @@ for (const kind of ["dragover", "drop"]) {
 async function send(files) {
   const words = find(".taken");
   const template = find(".estimate .words").dataset.uploading;
-  const tooMany = files.length > Number(words.dataset.most);
-  words.classList.toggle("problem", tooMany);
-  if (tooMany) {
-    words.textContent = words.dataset.tooMany;
+  const refused = refusal(files, words.dataset);
+  words.classList.toggle("problem", Boolean(refused));
+  if (refused) {
+    words.textContent = refused;
     return;
   }
   const sent = new Array(files.length);
@@ -406,6 +399,15 @@ async function send(files) {
   words.textContent = answer.problem ?? answer.words;
   words.classList.toggle("problem", Boolean(answer.problem));
   if (answer.upload) upload_ = answer.upload;
+}
+
+// Why these files are not even sent; nothing when they are.
+function refusal(files, rules) {
+  if (files.length > Number(rules.most)) return rules.tooMany;
+  const big = files.find((file) => file.size > Number(rules.mostSent));
+  if (big) return fill(rules.tooBig, { name: big.name.slice(-60) });
+  const all = files.reduce((sum, file) => sum + file.size, 0);
+  return all > Number(rules.mostBytes) ? rules.tooMuch : "";
 }
 
 // What one does with a run.

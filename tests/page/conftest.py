@@ -45,6 +45,13 @@ def network():
     return Slowed(ready(unet))
 
 
+@pytest.fixture(autouse=True)
+def full_speed(network):
+    """What a test slows down is at full speed again for the next one."""
+    yield
+    network.delay = 0.0
+
+
 CAPACITY = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
 
 
@@ -150,9 +157,8 @@ class Screen:
 
 
 @pytest.fixture
-def screen(browser, address, network):
-    """A fresh visitor at 1280×720 with the network at full speed."""
-    network.delay = 0.0
+def screen(browser, address):
+    """A fresh visitor at 1280×720."""
     context = browser.new_context(viewport={"width": 1280, "height": 720})
     screen = Screen(context.new_page())
     screen.open(address)

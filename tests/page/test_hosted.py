@@ -15,7 +15,6 @@ BUTTON = f"text={wording.DUPLICATE}"
 @pytest.fixture
 def hosted(network, monkeypatch):
     """The address of a page that believes to be the Space somebody/cartoons."""
-    network.delay = 0.0
     capacity = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
     backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), capacity)
     with monkeypatch.context() as spaces:

@@ -16,6 +16,7 @@ from demo.backend import LocalBackend
 from demo.page import build, launch_options
 from demo.space import answers, end, free_port
 from demo.trainings import Rules, Trainings
+from demo.uploads import MOST_BYTES, MOST_SENT
 from diffusion import DiffusionModel, Schedule
 from diffusion.runs import Run
 from diffusion.slots import Capacity
@@ -195,6 +196,23 @@ def test_own_pictures_are_taken_and_bad_ones_are_refused_beside_the_button(tab, 
         Image.new("RGB", (20, 20), (10 * i, 0, 0)).save(tmp_path / f"face{i}.png")
     page.set_input_files(".train .files", [str(tmp_path / f"face{i}.png") for i in range(16)])
     tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+
+
+def test_files_that_are_too_large_are_refused_before_they_are_sent(tab, tmp_path):
+    page, sent = tab.page, []
+    page.on("request", lambda request: sent.append(request.url))
+    page.click(".train label.own")
+    with open(tmp_path / "faces.zip", "wb") as file:
+        file.truncate(MOST_SENT + 1)
+    page.set_input_files(".train .files", str(tmp_path / "faces.zip"))
+    page.wait_for_selector(".taken.problem")
+    assert tab.text(".taken") == wording_train.too_big("faces.zip", MOST_SENT)
+    for i in range(6):
+        with open(tmp_path / f"{i}.zip", "wb") as file:
+            file.truncate(MOST_SENT)
+    page.set_input_files(".train .files", [str(tmp_path / f"{i}.zip") for i in range(6)])
+    assert tab.text(".taken") == wording_train.too_much(MOST_BYTES)
+    assert not [url for url in sent if "upload" in url]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844), (768, 1024)])

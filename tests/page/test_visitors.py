@@ -27,11 +27,8 @@ def wait(until, seconds=20):
 @pytest.fixture(autouse=True)
 def idle(backend, network):
     """No run of another test goes on."""
-    network.delay = 0.0
     wait(lambda: backend.engine.load == (0, 0))
     network.calls = 0
-    yield
-    network.delay = 0.0
 
 
 def test_thirty_visitors_with_one_link_cost_one_run(address, network):
