@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffusion.ahead import Drawers
 from diffusion.batching import measure
-from diffusion.denoiser import Denoiser
+from diffusion.denoiser import ANY, Denoiser
 from diffusion.film import Film, Place
 from diffusion.model import DiffusionModel
 from diffusion.residents import Residents
@@ -395,7 +395,8 @@ def _denoiser(model: DiffusionModel, parts: list[Part], device: torch.device) ->
     clips = {part.walk.request.recipe.clip for part in parts}
     guidances = {part.walk.request.guidance for part in parts}
     labels = None
-    if parts[0].walk.labels:
+    # Where nothing is asked there is no need to say so for every image.
+    if any(set(part.walk.labels or ()) - {ANY} for part in parts):
         labels = _per_image([part.walk.labels for part in parts], parts).to(device)
     return model.denoiser(
         labels,
