@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusion.data import Source
@@ -11,7 +11,7 @@ from diffusion.reader import FILE as READER_FILE
 from diffusion.reader import AttributeReader
 from diffusion.results import conditions, table
 from diffusion.runs import Run
-from diffusion.training import TrainConfig
+from diffusion.training import FINE_TUNING, TrainConfig
 from diffusion.unet import gflop, parameter_count
 
 ASKED_SEEDS, ASKED_W = range(8), 2.0  # of the pictures to order
@@ -187,6 +187,9 @@ def command(config: TrainConfig) -> str:
         words.append(f"--labels LABELS.csv --attributes {','.join(config.labels)}")
     words.append(f"--images {config.images} --out runs/NAME")
     usual = TrainConfig(images=1)
+    if config.start:
+        words.append("--from MODEL")
+        usual = replace(usual, **FINE_TUNING)
     for name in ("size", "prediction", "schedule", "min_snr", "batch", "lr", "ema", "seed"):
         value = getattr(config, name)
         if value != getattr(usual, name):

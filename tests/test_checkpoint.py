@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import recorded, settings
+from demo import quality, recorded, settings
 from diffusion import DiffusionModel
+from diffusion.denoiser import ANY
 from diffusion.film import LENSES
-from diffusion.model import WEIGHTS
+from diffusion.model import CONFIG, WEIGHTS
 from diffusion.pictures import read_settings, sheet
+from diffusion.reader import AttributeReader
 from diffusion.recipe import Recipe, draw
 
-ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / "checkpoints" / "cartoonset-64"
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+FOLDER = CHECKPOINTS / "cartoonset-64"
+ALL = sorted(path.parent for path in CHECKPOINTS.glob(f"*/{CONFIG}"))
+every_model = pytest.mark.parametrize("folder", ALL, ids=lambda folder: folder.name)
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +27,69 @@ def model():
     return DiffusionModel.from_pretrained(FOLDER)
 
 
-def test_the_weights_are_an_ordinary_file_under_32_mb():
-    content = (FOLDER / WEIGHTS).read_bytes()
+@every_model
+def test_a_model_folder_has_less_than_32_mb(folder):
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 32 * 2**20
+
+
+@every_model
+def test_the_weights_are_an_ordinary_file_under_32_mb(folder):
+    content = (folder / WEIGHTS).read_bytes()
     assert 2**20 < len(content) < 32 * 2**20
     header = int.from_bytes(content[:8], "little")
     assert all(key == "__metadata__" or "dtype" in about
                for key, about in json.loads(content[8 : 8 + header]).items())  # fmt: skip
 
 
-def test_the_card_names_data_licence_and_command():
-    card = (FOLDER / "README.md").read_text()
-    for part in ("CC BY 4.0", "Google", "python -m diffusion train", "images seen", "## Limits"):
+@every_model
+def test_the_card_names_data_licence_and_command(folder):
+    card = (folder / "README.md").read_text()
+    for part in ("CC BY 4.0", "python -m diffusion train", "images seen", "## Limits"):
         assert part in card
-    for name in ("samples.png", "loss.png", "progress.png"):
+    for name in ("samples.png", "loss.png", "progress.png", "asked.png"):
         assert f"({name})" in card
-        assert (FOLDER / name).is_file()
+        assert (folder / name).is_file()
+
+
+def test_the_data_of_the_flagship_is_attributed():
+    card = (FOLDER / "README.md").read_text()
+    assert "CartoonSet" in card
+    assert "Google" in card
+
+
+@every_model
+def test_what_can_be_asked_for_can_be_read(folder):
+    reader = AttributeReader.load(folder)
+    assert dict(reader.labels) == dict(DiffusionModel.from_pretrained(folder).labels)
+    assert min(reader.accuracy.values()) > 0.95
+
+
+@pytest.mark.slow
+@every_model
+def test_faces_come_as_they_were_asked(folder):
+    """Every value of every attribute, four seeds each, guidance 2."""
+    model, reader = DiffusionModel.from_pretrained(folder), AttributeReader.load(folder)
+    right = []
+    for i, values in enumerate(model.labels.values()):
+        for value in range(len(values)):
+            asked = [ANY] * len(model.labels)
+            asked[i] = value
+            pictures = draw(model, range(4), Recipe("ddim", 20), labels=asked, guidance=2.0)
+            right += (reader.read(pictures)[:, i] == value).tolist()
+    assert np.mean(right) > 0.8
+
+
+def test_the_quality_that_is_shown_was_measured_on_these_weights(model):
+    assert quality.load(FOLDER, model.version) is not None
+
+
+def test_make_shows_recorded_faces_of_these_weights(model):
+    kept = recorded.load_made()
+    assert kept["weights"] == model.version
+    order = settings.read_order({}, {})
+    drawn = draw(model, order.seeds, order.recipes[0])
+    assert np.abs(recorded.made().last[0].x.astype(int) - drawn).mean() <= 1
+    assert len(kept["verdicts"]) == len(drawn)
 
 
 @pytest.mark.slow

@@ -12,9 +12,11 @@ from diffusion.cli.problem import one_sentence
 
 
 def reader(
-    data: Annotated[str, typer.Option(help="A folder, .zip or .tgz of real images.")],
-    labels: Annotated[Path, typer.Option(help="The CSV of their attributes.")],
+    data: Annotated[str, typer.Option(help="A folder, .zip or .tgz of real images, or toons.")],
     out: Annotated[Path, typer.Option(help="The model folder that gets reader.safetensors.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="The CSV of their attributes, unless they bring their own.")
+    ] = None,
     attributes: Annotated[
         str | None, typer.Option(help="Columns of --labels to read, as a,b,c; all.")
     ] = None,
@@ -33,9 +35,14 @@ def reader(
     from diffusion.reader import train_reader
 
     with one_sentence():
-        images = load_images(data, size)
+        images = load_images(data, size, complete=True)
         wanted = attributes.split(",") if attributes else None
-        images = replace(images, labels=load_labels(labels, images.names, wanted))
+        if labels is not None:
+            images = replace(images, labels=load_labels(labels, images.names, wanted))
+        elif images.labels is None:
+            raise ValueError("these images bring no attributes; add --labels FILE.csv")
+        elif wanted:
+            images = replace(images, labels=images.labels.only(wanted))
         if held_out is None:
             held_out = 1000 if len(images) >= 5000 else max(len(images) // 10, 1)
         if epochs < 1:
