@@ -171,11 +171,11 @@ def test_a_run_is_started_watched_reloaded_killed_continued_stopped_and_deleted(
 
     # The panes draw with it.
     page.click(".actions .compare")
-    page.wait_for_selector(".drawn-by:not([hidden])")
-    assert page.inner_text(".drawn-by .by") == "Drawn by your model: Pixel art, 32 px."
+    page.wait_for_selector("#model-notice .notice:not([hidden])")
+    assert page.inner_text("#model-notice .by") == "Drawn by your model: Pixel art, 32 px."
     page.wait_for_selector(".stage[data-state=finished]", timeout=120_000)
-    page.click(".drawn-by button")
-    page.wait_for_selector(".drawn-by", state="hidden")
+    page.click("#model-notice button")
+    page.wait_for_selector("#model-notice .notice", state="hidden")
 
     page.click("#header [data-tab=train]")
     page.click(".actions .delete")
