@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from conftest import CAPACITY, Screen
 from PIL import Image
 from test_making import LABELS, always
@@ -15,6 +16,8 @@ from demo.trainings import Trainings
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.model import ready
 from diffusion.pictures import SETTINGS_KEY
+
+pytestmark = pytest.mark.page
 
 
 @pytest.fixture(scope="module")
@@ -170,5 +173,28 @@ def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(bro
     page.wait_for_selector(".make[data-state=finished]")
     assert page.evaluate(tops) == before
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert screen.errors == []
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
+def test_nothing_is_hard_to_read_or_without_a_name(browser, making, scheme, size):
+    context = browser.new_context(
+        viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=scheme
+    )
+    screen = Screen(context.new_page())
+    page = opened(screen, making[0])
+    page.click(".make fieldset >> nth=2 >> text=dark")
+    make(page)
+    for part in ("#make", ".make dialog"):
+        found = Axe().run(page, context=part, options={"resultTypes": ["violations"]})
+        problems = [
+            (problem["id"], node["html"][:120], node.get("failureSummary", "")[:300])
+            for problem in found.response["violations"]
+            for node in problem["nodes"]
+        ]
+        assert problems == []
+        page.evaluate("document.querySelector('.make figure button').click()")
     assert screen.errors == []
     context.close()
