@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -301,6 +302,8 @@ class Trainer:
         training = {**self.config.to_json(), "ema": ema, "step": self.step, **about}
         for elsewhere in ("labels", "labels_file", "more_emas"):
             del training[elsewhere]
+        # Run and folder, or a Hub name: where they are on this machine is nobody's business.
+        training["start"] = "/".join(Path(training["start"]).parts[-2:])
         return DiffusionModel(
             self.averages[ema],
             self.schedule,
