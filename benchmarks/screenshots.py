@@ -67,7 +67,7 @@ def _make(tab: Page, address: str, folder: Path) -> None:
     tab.wait_for_selector(".make figure")  # the recorded ones
     for title in WISHES[:2]:
         tab.click(f".make .swatch[title='{title}']")
-    tab.click(f".make label:text-is('{WISHES[2]}')")
+    tab.click(f".make label span:text-is('{WISHES[2]}')")
     tab.click(".make .go")
     tab.wait_for_selector(".make[data-state=finished]", timeout=120_000)
     tab.evaluate("document.activeElement.blur()")
