@@ -167,7 +167,7 @@ def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(bro
     page = opened(screen, making[0])
     page.click(".make fieldset >> nth=2 >> text=dark")
     page.click(".make .go")
-    page.wait_for_selector(".make figure")
+    page.wait_for_selector(".make figure li")
     tops = "[...document.querySelectorAll('.make figure')].map(f => f.getBoundingClientRect().top)"
     before = page.evaluate(tops)
     page.wait_for_selector(".make[data-state=finished]")

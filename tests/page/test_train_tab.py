@@ -227,6 +227,8 @@ def test_the_tabs_are_reached_by_keyboard(tab):
     page = tab.page
     page.focus("#header [data-tab=train]")
     page.keyboard.press("ArrowLeft")
+    assert page.get_attribute("#header [data-tab=make]", "aria-selected") == "true"
+    page.keyboard.press("ArrowLeft")
     assert page.get_attribute("#header [data-tab=compare]", "aria-selected") == "true"
     page.wait_for_selector("#run")
     assert not page.is_visible(".train .lede")
