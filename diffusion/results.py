@@ -149,12 +149,17 @@ def table(results: Mapping) -> str:
     """Rows and floor as a Markdown table; columns that say nothing are left out."""
     columns = _columns(results)
     lines = [list(columns)]
-    for row in results["rows"].values():
+    for row in sorted(results["rows"].values(), key=_place):
         lines.append([column(row) for column in columns.values()])
     if results["floor"]:
         lines.append([column({"floor": True, **results["floor"]}) for column in columns.values()])
     lines.insert(1, ["---"] + ["---:"] * (len(columns) - 1))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _place(row: Mapping) -> tuple:
+    """Where a row stands, whenever it was measured."""
+    return row["model"], sampler_of(row), _manner(row), row["guidance"], row["steps"]
 
 
 def _columns(results: Mapping) -> dict:
