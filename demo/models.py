@@ -41,7 +41,6 @@ class Models:
         self.backend, self.trainings = backend, trainings
         title = wording_make.MODELS.get(MODEL.name, MODEL.name)
         offers = [_offer(OWN, title, backend.labels, reader)]
-        # Only one size goes on the screen of Make.
         for folder in sorted(path.parent for path in checkpoints.glob(f"*/{CONFIG}")):
             if folder.name == MODEL.name:
                 continue

@@ -86,10 +86,9 @@ def _few(film: Film, most: int) -> list[Still]:
     return [*stills[: -1 : -(-len(stills) // most)], stills[-1]]
 
 
-@cache
 def load() -> dict | None:
     """The recorded run as messages; None when none was made."""
-    return json.loads(FILE.read_text()) if FILE.is_file() else None
+    return _kept(FILE)
 
 
 @cache
@@ -113,10 +112,14 @@ def reel() -> Reel | None:
     return Reel(comparison, films, kept["weights"])
 
 
-@cache
 def load_made() -> dict | None:
     """The recorded faces of Make; None when there are none."""
-    return json.loads(MADE_FILE.read_text()) if MADE_FILE.is_file() else None
+    return _kept(MADE_FILE)
+
+
+@cache
+def _kept(file: Path) -> dict | None:
+    return json.loads(file.read_text()) if file.is_file() else None
 
 
 @cache

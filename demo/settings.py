@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from demo import wording
 from demo.wishes import GUIDANCE, Labels, asked_text, read_asked, read_guidance
@@ -90,11 +91,9 @@ def read_comparison(T: int, labels: Labels = MappingProxyType({}), **fields: obj
     count = _whole(given["faces"])
     if count not in FACES:
         raise ValueError(wording.faces_refused(given["faces"], FACES))
-    seed = read_seed(given["seed"])
+    wanted = _wanted(labels, given)
     recipes = (_recipe("left", given, T), _recipe("right", given, T))
-    asked, guidance = read_asked(labels, given["asked"]), read_guidance(given["guidance"])
-    model = str(given["model"])[:80]
-    return Comparison(seed, count, recipes, model, asked, guidance if asked else 1.0)
+    return Comparison(faces=count, recipes=recipes, **wanted)
 
 
 def read_order(labels: Labels, fields: Mapping[str, object]) -> Comparison:
@@ -102,16 +101,19 @@ def read_order(labels: Labels, fields: Mapping[str, object]) -> Comparison:
 
     Raises ValueError with one sentence.
     """
-    given = {**ORDER, **fields}
+    return Comparison(faces=MADE, recipes=(RECIPE,), **_wanted(labels, {**ORDER, **fields}))
+
+
+def _wanted(labels: Labels, given: Mapping[str, object]) -> dict[str, Any]:
+    """What Run and Make both ask for: the fields of ORDER, as a Comparison takes them."""
+    seed = whole_within(wording.SEED, given["seed"], 0, MAX_SEED - max(FACES))
     asked, guidance = read_asked(labels, given["asked"]), read_guidance(given["guidance"])
-    seed = read_seed(given["seed"])
-    model = str(given["model"])[:80]
-    return Comparison(seed, MADE, (RECIPE,), model, asked, guidance if asked else 1.0)
-
-
-def read_seed(value: object) -> int:
-    """The seed of the first of at most 16 faces; raises ValueError with one sentence."""
-    return whole_within(wording.SEED, value, 0, MAX_SEED - max(FACES))
+    return {
+        "seed": seed,
+        "model": str(given["model"])[:80],
+        "asked": asked,
+        "guidance": guidance if asked else 1.0,
+    }
 
 
 def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:

@@ -27,14 +27,12 @@ from diffusion.runs import Run, RunError, labels_of, train_run
 from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, Trainer, shape_of
 
 PROBE_SECONDS = 8.0
+BUILT_IN = (*STYLES, toons.NAME)
 
 
 def train(
     data: Annotated[
-        str,
-        typer.Option(
-            help=f"A folder, .zip or .tgz of images, or {', '.join((*STYLES, toons.NAME))}."
-        ),
+        str, typer.Option(help=f"A folder, .zip or .tgz of images, or {', '.join(BUILT_IN)}.")
     ] = "",
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/first"),
     preset: Annotated[
@@ -176,7 +174,7 @@ def _start(
         raise ValueError("give a budget: either --minutes or --images")
     if minutes is not None and not 0 < minutes < math.inf:
         raise ValueError(f"{minutes:g} minutes is no budget; give a positive number")
-    built_in = data in (*STYLES, toons.NAME)
+    built_in = data in BUILT_IN
     if data in STYLES:
         given.setdefault("pool", FIRST)
     config = TrainConfig(**{"images": 1 if images is None else images, **PRESETS[preset], **given})
