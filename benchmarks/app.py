@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ class App:
 @contextlib.contextmanager
 def started(*options: str, **environment: str) -> Iterator[App]:
     """The page, started with these options of app.py; it ends with the block."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the page ends on both
     port = free_port()
     address = f"http://127.0.0.1:{port}/"
     begun = time.perf_counter()
