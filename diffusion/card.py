@@ -133,13 +133,14 @@ The weights may be used with the same attribution: "trained on {source.name}, {s
             "1, every level" if config.min_snr is None else f"min-SNR, gamma {config.min_snr:g}"
         )
         told = f"\n{self.history}\n" if self.history else ""
+        before = f", after {config.seen_before:,} in earlier runs" if config.seen_before else ""
         return f"""## Training
 
 `{command(config)}`
 {told}
 | | |
 |---|---|
-| images seen | {images:,} |
+| images seen | {images:,}{before} |
 | hardware | {self.hardware}, {hours:.1f} hours |
 | network | U-Net on 2×2 folded pixels, widths {widths}, attention at 8×8 |
 | predicts | {PREDICTS[config.prediction]}, {config.schedule} schedule, T = {config.T} |

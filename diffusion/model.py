@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class DiffusionModel:
     network: UNet
     schedule: Schedule
     prediction: str = "v"
-    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     training: Mapping[str, object] = field(default_factory=dict)  # how it was trained; for people
     version: str = ""  # `weights_hash` of the folder it was loaded from
     compute: Network | None = field(default=None, repr=False, compare=False)  # instead of network
@@ -57,6 +57,9 @@ class DiffusionModel:
 
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
+        # JSON has lists only; tuples can be compared with a run's.
+        labels = {attribute: tuple(names) for attribute, names in self.labels.items()}
+        object.__setattr__(self, "labels", labels)
         counts = tuple(len(values) for values in self.labels.values())
         if counts != self.network.config.labels:
             raise ModelError(

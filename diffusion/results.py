@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusion.files import replacing, write_json
 from diffusion.findings import sampler_of, table_one
+from diffusion.training import images_seen
 
 FORMAT = "cartoon-evaluation/1"
 FILE = "results.json"  # in a model's folder: how good that model is
@@ -90,7 +91,7 @@ def markdown(results: Mapping, plot_name: str) -> str:
     """The results as a page: models, how they were measured, plot, table and what it shows."""
     models = "\n".join(
         f"- `{name}`, weights {about['weights']}, trained on "
-        f"{about['training'].get('images', 0):,} images"
+        f"{images_seen(about['training']):,} images"
         for name, about in results["models"].items()
     )
     return (

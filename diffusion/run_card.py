@@ -20,6 +20,8 @@ def run_card(
     )
     start = training.get("start")
     begun = f"the weights of {start}" if start else "nothing"
+    if before := training.get("seen_before"):
+        begun += f", which had seen {before:,} images"
     return f"""---
 license: {licence}
 library_name: cartoon-diffusion

@@ -54,6 +54,7 @@ class TrainConfig:
     labels_file: str = ""  # where the pictures' labels are; built-in pictures bring their own
     pool: int | None = None  # pictures chosen from at first; each one seen adds one. None: all
     start: str = ""  # the model whose weights it begins with; none: from nothing
+    seen_before: int = 0  # pictures that the model it begins with has seen
     halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
     # (step, images) of every extension that came while the rate was falling, or afterwards: the
     # step it came at, and the budget until then.
@@ -186,7 +187,7 @@ class Trainer:
         A model that knows other labels than the run is taken as it draws when nothing is asked;
         what the run's own labels mean is then learned from nothing.
         """
-        if dict(model.labels) != dict(self.config.labels):
+        if list(model.labels.items()) != list(self.config.labels.items()):
             model = unlabelled(model)
         shape = replace(self.network.config, labels=model.network.config.labels)
         same = (model.network.config, model.schedule.to_json(), model.prediction) == (
@@ -358,7 +359,19 @@ def shape_of(model: DiffusionModel) -> dict:
         "prediction": model.prediction,
         "schedule": model.schedule.to_json()["kind"],
         "T": model.schedule.T,
+        "seen_before": images_seen(model.training),
     }
+
+
+def images_seen(training: Mapping) -> int:
+    """Pictures that a model has seen, counting repeats, by what it notes of its training.
+
+    Those that the model it began with had seen are among them.
+    """
+    images = training.get("images", 0)
+    if "step" in training:  # a model of a run that had not ended
+        images = min(training["step"] * training["batch"], images)
+    return images + training.get("seen_before", 0)
 
 
 def unlabelled(model: DiffusionModel) -> DiffusionModel:

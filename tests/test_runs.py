@@ -633,6 +633,10 @@ def test_the_command_takes_the_shape_of_the_model_it_begins_with(run, command, p
     _, config = Run(out).config()
     assert (config.size, config.widths, config.T) == (16, (16, 32), 50)
     assert config.start == str(run.model_folder)
+    _, before = run.config()
+    assert config.seen_before == before.images
+    card = (Run(out).model_folder / "README.md").read_text()
+    assert f"which had seen {before.images} images; 8 images seen" in card
 
 
 def test_a_run_stops_saved_when_its_time_is_up(run, command):

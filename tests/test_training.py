@@ -359,6 +359,26 @@ def test_a_model_without_its_labels_draws_as_it_does_when_nothing_is_asked():
     torch.testing.assert_close(plain.network(x, time), network(x, time), atol=1e-5, rtol=1e-5)
 
 
+def test_a_run_takes_over_what_the_labels_of_a_saved_model_mean(tmp_path):
+    labels = {"hair": ("a", "b", "c"), "hat": ("no", "yes")}
+    config = with_(labels=labels)
+    saved = Trainer(config).model().save_pretrained(tmp_path)
+    trainer = Trainer(dataclasses.replace(config, seed=1))
+    trainer.begin_with(DiffusionModel.from_pretrained(saved))
+    for ours, theirs in zip(trainer.network.labels, Trainer(config).network.labels, strict=True):
+        torch.testing.assert_close(ours.weight, theirs.weight, atol=1e-3, rtol=0)
+
+
+def test_a_run_whose_attributes_come_in_another_order_learns_them_anew():
+    config = with_(labels={"hat": ("no", "yes"), "beard": ("no", "yes")})
+    model = Trainer(dataclasses.replace(config, seed=1)).model()
+    trainer = Trainer(with_(labels={"beard": ("no", "yes"), "hat": ("no", "yes")}))
+    learned = [table.weight.clone() for table in trainer.network.labels]
+    trainer.begin_with(model)
+    for ours, before in zip(trainer.network.labels, learned, strict=True):
+        assert torch.equal(ours.weight, before)
+
+
 def test_a_trainer_does_not_begin_with_a_model_of_another_shape():
     model = DiffusionModel(UNet(UNetConfig(size=16, widths=(16,))), Schedule.cosine(50))
     with pytest.raises(ValueError, match="has another shape than the run; start anew"):
