@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -157,8 +158,8 @@ class Run:
     def metrics(self) -> list[dict]:
         """The lines of metrics.jsonl; half a line, cut short by a crash, is left out."""
         with contextlib.suppress(FileNotFoundError):
-            lines = self.metrics_path.read_text().splitlines()
-            return [record for line in lines if (record := _record(line))]
+            now = self.metrics_path.stat()
+            return list(_records(self.metrics_path, now.st_mtime_ns, now.st_size))
         return []
 
     def saved_step(self) -> int:
@@ -441,6 +442,13 @@ def _resident(images: Images, device: torch.device):
     if device.type == "cuda" and images.pixels.nbytes < torch.cuda.mem_get_info()[0] // 4:
         return torch.tensor(images.pixels, device=device)
     return images.pixels
+
+
+@lru_cache(maxsize=64)
+def _records(path: Path, changed: int, size: int) -> tuple[dict, ...]:
+    """A page asks for all runs every other second: what has not changed is read once."""
+    lines = path.read_text().splitlines()
+    return tuple(record for line in lines if (record := _record(line)))
 
 
 def _record(line: str) -> dict | None:

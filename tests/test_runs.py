@@ -112,6 +112,19 @@ def test_a_resumed_run_cuts_its_metrics_back_to_the_checkpoint(run, monkeypatch)
     )
 
 
+def test_metrics_are_read_once_until_there_are_more(run, monkeypatch):
+    reads = []
+    read_text = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path: reads.append(path) or read_text(path))
+    assert run.metrics() == []
+    run.metrics_path.write_text('{"step": 1}\n')
+    assert [run.metrics() for _ in range(3)] == [[{"step": 1}]] * 3
+    assert len(reads) == 1
+    with open(run.metrics_path, "a") as file:
+        file.write('{"step": 2}\n')
+    assert run.metrics() == [{"step": 1}, {"step": 2}]
+
+
 def test_a_run_that_crashed_before_its_first_checkpoint_begins_again(run):
     run.metrics_path.write_text('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
     finish(run)
