@@ -36,7 +36,7 @@ from diffusion.files import write_json
 from diffusion.pictures import read_settings, sheet
 from diffusion.recipe import Recipe, draw
 from diffusion.runs import Run, still_noise, train_run
-from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, shape_of
+from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 SHOWN, MEASURED, REFERENCE = range(16), range(1000, 1300), 2000
 RECIPE = Recipe("ddim", steps=20)

@@ -26,7 +26,8 @@ from torchvision import transforms
 from benchmarks.clocks import clock
 from diffusion.cartoons import STYLES, face
 from diffusion.device import pick_device, training_precision
-from diffusion.training import PRECISIONS, PRESETS, TrainConfig, Trainer
+from diffusion.train_config import PRECISIONS, PRESETS, TrainConfig
+from diffusion.training import Trainer
 from diffusion.unet import UNet
 
 PICTURES = 256

@@ -30,7 +30,7 @@ from diffusion.device import pick_device, training_precision
 from diffusion.model import CONFIG, WEIGHTS, DiffusionModel, ModelError
 from diffusion.pictures import read_settings, save_animation
 from diffusion.runs import BUSY, Run, RunError, still_noise
-from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, shape_of
+from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("words.js", "play_button.js", "train.js")

@@ -25,7 +25,7 @@ from demo.uploads import Uploads
 from diffusion.cartoons import STYLES
 from diffusion.files import size_of, write_json
 from diffusion.runs import Run
-from diffusion.training import TrainConfig
+from diffusion.train_config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 MB = 10**6

@@ -11,7 +11,7 @@ from diffusion.reader import FILE as READER_FILE
 from diffusion.reader import AttributeReader
 from diffusion.results import conditions, table
 from diffusion.runs import Run
-from diffusion.training import FINE_TUNING, TrainConfig
+from diffusion.train_config import FINE_TUNING, TrainConfig
 from diffusion.unet import gflop, parameter_count
 
 ASKED_SEEDS, ASKED_W = range(8), 2.0  # of the pictures to order

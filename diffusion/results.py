@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffusion.files import replacing, write_json
 from diffusion.findings import sampler_of, table_one
-from diffusion.training import images_seen
+from diffusion.train_config import images_seen
 
 FORMAT = "cartoon-evaluation/1"
 FILE = "results.json"  # in a model's folder: how good that model is

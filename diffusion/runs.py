@@ -36,7 +36,8 @@ from diffusion.model import DiffusionModel
 from diffusion.pictures import roughness, save_png, sheet
 from diffusion.recipe import Recipe, draw
 from diffusion.run_card import run_card
-from diffusion.training import Progress, TrainConfig, Trainer
+from diffusion.train_config import TrainConfig
+from diffusion.training import Progress, Trainer
 
 LOCK_SECONDS = 2.0  # that a process may hold the lock only to look whether it is held
 PULSE_SECONDS = 2.0  # between heartbeats, and lines of metrics

@@ -9,7 +9,8 @@ from diffusion import cartoons
 from diffusion.cartoons import STYLES, Drawing, attributes, draw_into, face, load_cartoons, source
 from diffusion.data import DataError, load_images
 from diffusion.labels import Labels
-from diffusion.training import TrainConfig, Trainer
+from diffusion.train_config import TrainConfig
+from diffusion.training import Trainer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from diffusion.model import weights_hash
 from diffusion.publishing import Source, publish
 from diffusion.reader import AttributeReader, ReaderNetwork
 from diffusion.runs import Run, RunError, train_run
-from diffusion.training import TrainConfig
+from diffusion.train_config import TrainConfig
 
 SOURCE = Source("Dots", "Nobody", "CC0 1.0", "https://example.org/dots", "Drawn by a test.")
 

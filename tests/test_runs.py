@@ -24,7 +24,8 @@ from diffusion.cli import app
 from diffusion.files import replacing, write_json
 from diffusion.pictures import read_settings
 from diffusion.runs import Run, RunError, train_run
-from diffusion.training import AGAIN, TrainConfig, Trainer, learning_rate
+from diffusion.train_config import AGAIN, TrainConfig, learning_rate
+from diffusion.training import Trainer
 
 ROOT = Path(__file__).parents[1]
 TINY = TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50)

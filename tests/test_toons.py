@@ -8,7 +8,8 @@ from diffusion import DiffusionModel, toons
 from diffusion.cartoons import Drawing, draw_into, face
 from diffusion.data import load_images
 from diffusion.toons import MIXED
-from diffusion.training import TrainConfig, Trainer
+from diffusion.train_config import TrainConfig
+from diffusion.training import Trainer
 
 
 @pytest.fixture

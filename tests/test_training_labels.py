@@ -10,7 +10,8 @@ import torch
 
 from diffusion.noise import TRAINING, generator
 from diffusion.recipe import Recipe, draw
-from diffusion.training import TrainConfig, Trainer, some_labels
+from diffusion.train_config import TrainConfig
+from diffusion.training import Trainer, some_labels
 
 LABELS = {"colour": ("red", "green", "blue"), "size": ("small", "large")}
 TINY = TrainConfig(images=64, size=16, widths=(16, 32), batch=8, T=50, labels=LABELS)

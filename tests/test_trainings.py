@@ -14,7 +14,7 @@ from demo import trainings as module
 from demo.train import Desk
 from demo.trainings import Refused, Rules, Trainings, about
 from diffusion.runs import Run
-from diffusion.training import TrainConfig
+from diffusion.train_config import TrainConfig
 
 SMALL = TrainConfig(images=10**7, size=16, widths=(16, 32), batch=4, T=50, pool=1000)
 MINE, YOURS = "a" * 40, "b" * 40

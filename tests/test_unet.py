@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from stand_ins import randomised
 
 from diffusion import DiffusionModel, Noise, Schedule, UNet, UNetConfig, ddim, sample
-from diffusion.training import PRESETS
+from diffusion.train_config import PRESETS
 from diffusion.unet import LABEL_STD, Attention, Block, attend, gflop, parameter_count
 
 SMALL = UNetConfig(size=PRESETS["small"]["size"], widths=PRESETS["small"]["widths"])

@@ -14,7 +14,7 @@ from diffusion.cli.train import give_way, images_per_second
 from diffusion.data import Images
 from diffusion.device import pick_device, training_precision
 from diffusion.model import DiffusionModel
-from diffusion.training import PRESETS, TrainConfig, shape_of
+from diffusion.train_config import PRESETS, TrainConfig, shape_of
 
 PICTURES = 256
 

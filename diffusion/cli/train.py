@@ -24,7 +24,8 @@ from diffusion.device import pick_device, training_precision
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.runs import Run, RunError, labels_of, train_run
-from diffusion.training import FINE_TUNING, PRESETS, TrainConfig, Trainer, shape_of
+from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
+from diffusion.training import Trainer
 
 PROBE_SECONDS = 8.0
 BUILT_IN = (*STYLES, toons.NAME)

@@ -20,7 +20,7 @@ from demo.uploads import MOST_BYTES, MOST_SENT
 from diffusion import DiffusionModel, Schedule
 from diffusion.runs import Run
 from diffusion.slots import Capacity
-from diffusion.training import PRESETS
+from diffusion.train_config import PRESETS
 
 pytestmark = [pytest.mark.page, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -236,7 +236,7 @@ def test_the_tabs_are_reached_by_keyboard(tab):
 
 def test_a_restarted_app_shows_the_run_of_the_one_that_was_killed(browser, tmp_path):
     run = Run(tmp_path / "runs" / "by-hand")
-    from diffusion.training import TrainConfig
+    from diffusion.train_config import TrainConfig
 
     run.create("pixel-art", TrainConfig(images=10**7, pool=1000, **SMALLEST))
     (tmp_path / "runs" / ".operator").write_text("x" * 40)

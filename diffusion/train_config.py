@@ -1,0 +1,196 @@
+"""What decides a training run, as a value, and the learning rate of each of its steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+
+from diffusion.denoiser import check_prediction, output_channels
+from diffusion.model import DiffusionModel
+from diffusion.noise import check_seed
+from diffusion.schedule import Schedule
+from diffusion.unet import UNetConfig
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the weights, given the pictures, the machine and its threads."""
+
+    images: int  # the budget: pictures seen, counting repeats
+    size: int = 64  # pixels per side
+    widths: tuple[int, ...] = (32, 64, 128, 256)  # of the UNet
+    blocks: int = 1  # of the UNet, per resolution
+    schedule: str = "cosine"  # or "linear"
+    T: int = 1000  # levels
+    prediction: str = "v"  # or "eps", "x0", "dual"
+    min_snr: float | None = None  # gamma of min-SNR weighting (arXiv 2303.09556); None: off
+    batch: int = 32
+    lr: float = 6e-4  # AdamW, betas (0.9, 0.99)
+    weight_decay: float = 0.01
+    warmup: int = 200  # steps; at most a tenth of the run
+    clip_norm: float = 1.0  # gradient norm
+    ema: float = 0.999  # decay of the weight average, less at the start
+    more_emas: tuple[float, ...] = ()  # decays of further averages, kept beside it to compare
+    flip: bool = False  # mirror half of the pictures
+    held_out: int = 0  # pictures never trained on, by the order of their names' SHA-256
+    precision: str = "float32"  # or "bfloat16" (autocast)
+    threads: int = 1  # of the CPU
+    seed: int = 0
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # values' names
+    labels_file: str = ""  # where the pictures' labels are; built-in pictures bring their own
+    pool: int | None = None  # pictures chosen from at first; each one seen adds one. None: all
+    start: str = ""  # the model whose weights it begins with; none: from nothing
+    seen_before: int = 0  # pictures that the model it begins with has seen
+    halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
+    # (step, images) of every extension that came while the rate was falling, or afterwards: the
+    # step it came at, and the budget until then.
+    extended: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "more_emas", tuple(self.more_emas))
+        object.__setattr__(self, "halved", tuple(self.halved))
+        object.__setattr__(self, "extended", tuple((step, old) for step, old in self.extended))
+        labels = {attribute: tuple(names) for attribute, names in self.labels.items()}
+        object.__setattr__(self, "labels", labels)
+        check_prediction(self.prediction)
+        _ = self.network  # refuses absurd sizes
+        make_schedule(self.schedule, self.T)
+        check_seed(self.seed)
+        if self.images < 1 or self.batch < 1:
+            raise ValueError("a run needs at least one image and a batch of at least one")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; choose float32 or bfloat16")
+        decays = (self.ema, *self.more_emas)
+        if not 0 < self.lr < 1 or any(not 0 <= decay < 1 for decay in decays):
+            raise ValueError("the learning rate lies in (0, 1) and the EMA decay in [0, 1)")
+        if len(set(decays)) < len(decays):
+            raise ValueError("two averages with the same decay; give each another")
+        if self.pool is not None and self.pool < 1:
+            raise ValueError("a run chooses from at least one picture")
+        if self.min_snr is not None and self.min_snr <= 0:
+            raise ValueError("min-SNR's gamma is positive; 5 is usual")
+
+    @property
+    def network(self) -> UNetConfig:
+        """The shape of the network."""
+        outputs = output_channels(self.prediction, 3)
+        return UNetConfig(
+            size=self.size,
+            widths=self.widths,
+            blocks=self.blocks,
+            labels=tuple(len(names) for names in self.labels.values()),
+            out_channels=None if outputs == 3 else outputs,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in the budget."""
+        return self.steps_of(self.images)
+
+    def steps_of(self, images: int) -> int:
+        """Optimizer steps that see so many images."""
+        return math.ceil(images / self.batch)
+
+    def extend(self, images: int, step: int) -> TrainConfig:
+        """The same run, given so many images more when it has done so many steps."""
+        extended = self.extended
+        if _phase(self, step).falls(step):
+            extended = (*extended, (step, self.images))
+        return replace(self, images=self.images + images, extended=extended)
+
+    def to_json(self) -> dict:
+        """The settings as JSON types; `TrainConfig(**value)` is the way back."""
+        return asdict(self)
+
+
+PRESETS = {
+    "tiny": {"size": 32, "widths": (48, 96, 192), "batch": 32, "lr": 1e-3, "ema": 0.998},
+    "small": {"size": 64, "widths": (32, 64, 128, 256), "batch": 32},
+    "base": {"size": 64, "widths": (64, 128, 192), "batch": 256, "lr": 1e-3, "ema": 0.9995},
+}
+AGAIN = 0.5  # of the learning rate, at the height of a phase that is added to a finished run
+FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
+
+
+def make_schedule(kind: str, T: int) -> Schedule:
+    """The schedule that a config names."""
+    return Schedule.linear(T) if kind == "linear" else Schedule(kind, T)
+
+
+def shape_of(model: DiffusionModel) -> dict:
+    """The settings of a TrainConfig that begins with this model."""
+    network = model.network.config
+    return {
+        "size": network.size,
+        "widths": network.widths,
+        "blocks": network.blocks,
+        "prediction": model.prediction,
+        "schedule": model.schedule.to_json()["kind"],
+        "T": model.schedule.T,
+        "seen_before": images_seen(model.training),
+    }
+
+
+def images_seen(training: Mapping) -> int:
+    """Pictures that a model has seen, counting repeats, by what it notes of its training.
+
+    Those that the model it began with had seen are among them.
+    """
+    images = training.get("images", 0)
+    if "step" in training:  # a model of a run that had not ended
+        images = min(training["step"] * training["batch"], images)
+    return images + training.get("seen_before", 0)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, constant to the half of the budget, then a half cosine down to zero.
+
+    Images added before the rate falls count as if they had been there from the start. Those added
+    later are a phase of their own, of the same shape: it goes on at the rate that was reached or,
+    where that is less, rises to AGAIN of the full one.
+    """
+    halvings = sum(step >= since for since in config.halved)
+    return config.lr * _phase(config, step).share(step) / 2**halvings
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """Steps in which the learning rate rises from low to high, stays, and falls to zero.
+
+    low and high are shares of the full rate.
+    """
+
+    start: int
+    steps: int
+    warmup: int
+    low: float = 0.0
+    high: float = 1.0
+
+    def share(self, step: int) -> float:
+        """Of the full rate, at this step of the run."""
+        done, warmup = step - self.start, max(min(self.warmup, self.steps // 10), 1)
+        rise = self.low + (self.high - self.low) * min((done + 1) / warmup, 1.0)
+        late = max(2 * done / self.steps - 1, 0.0)
+        return rise * (1 + math.cos(math.pi * late)) / 2
+
+    def falls(self, step: int) -> bool:
+        """Whether the rate at this step of the run is less than the highest already."""
+        return 2 * (step - self.start) > self.steps
+
+
+def _phase(config: TrainConfig, step: int) -> _Phase:
+    """The one that this step belongs to."""
+    phase = _Phase(0, config.steps, config.warmup)
+    for until, images in config.extended:
+        ended = replace(phase, steps=config.steps_of(images) - phase.start)
+        if step < until:
+            return ended
+        low = ended.share(until)
+        phase = _Phase(until, config.steps - until, config.warmup, low, max(low, AGAIN))
+    return phase
