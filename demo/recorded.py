@@ -34,8 +34,8 @@ RUN, MADE = "recorded", "recorded-make"
 # Noise is most of the bytes: fewer and smaller pictures of what is not on show at first.
 MOST = {"x": 51, "x0": 26, "eps": 26}  # stills per pane
 QUALITY = {
-    "x": messages.Quality(clean=56, noisy=30),
-    "x0": messages.Quality(clean=45),
+    "x": messages.Quality(clean=56, noisy=28),
+    "x0": messages.Quality(clean=44),
     "eps": messages.Quality(noisy=9),
 }
 
