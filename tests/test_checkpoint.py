@@ -61,7 +61,7 @@ def test_the_data_of_the_flagship_is_attributed():
 def test_what_can_be_asked_for_can_be_read(folder):
     reader = AttributeReader.load(folder)
     labels = DiffusionModel.from_pretrained(folder).labels
-    assert {name: list(values) for name, values in reader.labels.items()} == dict(labels)
+    assert dict(reader.labels) == labels
     assert min(reader.accuracy.values()) > 0.95
 
 

@@ -32,7 +32,7 @@ def test_a_run_with_labels_makes_a_model_that_can_be_asked(pictures, labels, tmp
     done = train("--data", pictures, "--labels", labels, "--images", 16, "--out", folder, *more)
     assert done.exit_code == 0, done.output
     model = DiffusionModel.from_pretrained(folder / "model")
-    assert dict(model.labels) == {"colour": ["blue", "red"], "size": ["0", "1", "2"]}
+    assert model.labels == {"colour": ("blue", "red"), "size": ("0", "1", "2")}
     assert model.network.config.labels == (2, 3)
     assert "labels_file" not in model.training
     for decay in (0.5, 0.9):
