@@ -107,8 +107,9 @@ def _findings(results: Mapping) -> str:
     parts = []
     for name in results["models"]:
         rows = [row for row in results["rows"].values() if row["model"] == name]
-        lines = [f"- {finding}" for finding in table_one(rows, extractor)]
-        if lines:
+        findings = table_one(rows, extractor)
+        if any(finding.steps for finding in findings):  # else the rows were measured for other ends
+            lines = [f"- {finding}" for finding in findings]
             whose = f" ({name})" if len(results["models"]) > 1 else ""
             parts.append("\n".join([f"\n## The shape of DDIM's Table 1{whose}\n", *lines, ""]))
     return "".join(parts)

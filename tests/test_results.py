@@ -52,6 +52,13 @@ def test_the_report_is_written_from_the_json_alone(two, tmp_path):
     assert "At S = 20 DDIM η 0 has 7.5, at S = 10 only 7.0." in second
 
 
+def test_a_single_row_at_random_says_nothing_about_the_shape_of_a_table(two):
+    assert "The shape of DDIM's Table 1" in results.markdown(two, "results.png")
+    key, row = next(iter(two["rows"].items()))
+    two["rows"] = {key: row}
+    assert "The shape of DDIM's Table 1" not in results.markdown(two, "results.png")
+
+
 def test_a_report_of_nothing_is_refused_in_one_sentence(tmp_path):
     done = CliRunner().invoke(app, ["report", str(tmp_path / "none.json")])
     assert done.exit_code == 1
