@@ -111,7 +111,7 @@ class DiffusionModel:
             "schedule": self.schedule.to_json(),
             "prediction": self.prediction,
             "image": {"size": self.shape[1], "channels": self.shape[0]},
-            "labels": {name: list(values) for name, values in self.labels.items()},
+            "labels": dict(self.labels),
             "training": dict(self.training),
         }
         with replacing(folder / WEIGHTS) as temporary:
