@@ -120,7 +120,7 @@ class Trainings:
     def stop(self, name: object, owner: object) -> None:
         """Ask the trainer to save and end."""
         run = self._owned(name, owner)
-        if run.alive:
+        if run.alive:  # also while it only starts: the trainer finds the file there
             run.stop_path.touch()
 
     def resume(self, name: object, owner: object, more: int = 0) -> None:

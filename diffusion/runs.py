@@ -152,6 +152,15 @@ class Run:
         return pid not in (None, os.getpid()) and process_exists(pid)
 
     @property
+    def announced(self) -> bool:
+        """Whether whoever started this process has told already that it trains here.
+
+        From then on the run can be stopped, although the process has not looked at it yet.
+        """
+        status = self.status()
+        return status.get("state") == "starting" and status.get("pid") == os.getpid()
+
+    @property
     def bytes(self) -> int:
         """What the folder takes on the disk."""
         return size_of(self.folder)
@@ -329,8 +338,8 @@ def _train(
     images_before = run.status().get("images", 0)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
     trainer = None
-    # Before anybody is told that the run goes on: whoever stops it from then on means it.
-    run.stop_path.unlink(missing_ok=True)
+    if not run.announced:
+        run.stop_path.unlink(missing_ok=True)  # a left-over; whoever stops it from now on means it
     try:
         run.write_status("preparing", images_before)
         images = load_images(data, config.size, progress, complete=bool(config.labels))

@@ -165,6 +165,13 @@ def test_the_stop_file_ends_the_run_and_does_not_end_the_next(run):
     assert load_file(run.checkpoint_path)["step"] == last.step
 
 
+def test_a_run_can_be_stopped_as_soon_as_it_is_announced(run):
+    run.write_status("starting", 0)
+    run.stop_path.touch()
+    assert finish(run)[-1].step == 1
+    assert run.status()["state"] == "stopped"
+
+
 # What must not be lost
 
 

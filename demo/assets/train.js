@@ -412,7 +412,9 @@ function refusal(files, rules) {
 
 // What one does with a run.
 const act = async (what, extra = {}) => {
-  const answer = await server[what]({ run: watched, owner, ...extra }).catch(() => ({}));
+  const answer = await server[what]({ run: watched, owner, ...extra }).catch(() => ({
+    problem: find(".lost").textContent,
+  }));
   if (answer.problem) find("article .problem").textContent = answer.problem;
   else look();
   return answer;
