@@ -24,6 +24,14 @@ from diffusion.pictures import SETTINGS_KEY
 SCHEDULE = Schedule.cosine()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def in_a_hurry():
+    """Nobody watches: ticks come as fast as they are computed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.backend.INTERVAL", 0.001)
+        yield
+
+
 @pytest.fixture(scope="module")
 def service():
     return Service(backend())

@@ -114,12 +114,12 @@ def test_two_averages_with_one_decay_are_refused():
 
 @pytest.mark.slow
 def test_a_trained_model_draws_what_is_asked():
-    """Plain pictures of three colours: after a minute, a colour asked for is the colour drawn."""
+    """Plain pictures of three colours: after seconds, a colour asked for is the colour drawn."""
     colours = np.array([(230, 40, 40), (40, 230, 40), (40, 40, 230)], dtype=np.uint8)
     labels = np.arange(30)[:, None] % 3
     pixels = np.tile(colours[labels[:, 0]][:, None, None], (1, 16, 16, 1))
     config = TrainConfig(
-        images=12_000,
+        images=6_000,
         size=16,
         widths=(16, 32),
         batch=32,

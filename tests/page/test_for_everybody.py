@@ -2,25 +2,26 @@
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from conftest import Screen
 
 pytestmark = pytest.mark.page
 
 SCREENS = [(390, 844), (768, 1024), (1280, 720), (1920, 1080)]
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture(scope="module", params=["light", "dark"])
 def scheme(request):
     return request.param
 
 
-@pytest.fixture(params=SCREENS, ids=lambda size: f"{size[0]}x{size[1]}")
-def visitor(request, scheme, browser, address, screen):
+@pytest.fixture(scope="module", params=SCREENS, ids=lambda size: f"{size[0]}x{size[1]}")
+def visitor(request, scheme, browser, address):
     """A visitor with that screen and scheme, after a short run, with every drawer open."""
     width, height = request.param
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
     )
-    visitor = type(screen)(context.new_page())
+    visitor = Screen(context.new_page())
     visitor.open(address)
     visitor.page.click("#more-button")
     visitor.run(seed=51, left_steps=4, right_steps=2)
@@ -63,9 +64,9 @@ def test_no_part_leaves_the_screen_sideways_and_one_button_is_primary(visitor):
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
-def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(browser, address, screen, size):
+def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(browser, address, size):
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
-    visitor = type(screen)(context.new_page())
+    visitor = Screen(context.new_page())
     visitor.open(address)
     visitor.wait("recorded")
     visitor.page.evaluate(
