@@ -238,7 +238,10 @@ def test_a_restarted_app_shows_the_run_of_the_one_that_was_killed(browser, tmp_p
     run = Run(tmp_path / "runs" / "by-hand")
     from diffusion.train_config import TrainConfig
 
-    run.create("pixel-art", TrainConfig(images=10**7, pool=1000, **SMALLEST))
+    (pictures := tmp_path / "faces").mkdir()
+    for i in range(16):
+        Image.new("RGB", (20, 20), (10 * i, 0, 0)).save(pictures / f"{i}.png")
+    run.create(str(pictures), TrainConfig(images=10**7, **SMALLEST))
     (tmp_path / "runs" / ".operator").write_text("x" * 40)
     port = free_port()
     command = [sys.executable, "app.py", "--port", str(port), "--device", "cpu"]
@@ -269,7 +272,7 @@ def test_a_restarted_app_shows_the_run_of_the_one_that_was_killed(browser, tmp_p
         assert run.alive
         tab = Tab(browser, url)
         tab.wait("document.querySelector('.facts .state').textContent === 'training'")
-        assert tab.text(".facts .title") == "Pixel art, 16 px"
+        assert tab.text(".facts .title") == "faces, 16 px"
         os.kill(pid, signal.SIGKILL)
         tab.wait("document.querySelector('article .problem').textContent.length > 0", 15_000)
     finally:
