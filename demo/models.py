@@ -11,7 +11,7 @@ from demo.backend import Backend
 from demo.recorded import MODEL
 from demo.trainings import Trainings, about
 from demo.wishes import Labels
-from diffusion.model import CONFIG, ModelError, read_config
+from diffusion.model import CONFIG, ModelError, read_config, value_names
 from diffusion.reader import AttributeReader, reader_beside
 
 CHECKPOINTS = MODEL.parent
@@ -80,6 +80,6 @@ class Models:
 
 
 def _offer(name: str, title: str, labels: Labels, reader: AttributeReader | None) -> Offer:
-    known = {attribute: tuple(values) for attribute, values in labels.items()}
+    known = value_names(labels)
     fits = reader is not None and dict(reader.labels) == known
     return Offer(name, title, known, reader if fits else None)

@@ -33,7 +33,7 @@ from diffusion.runs import BUSY, Run, RunError, still_noise
 from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("words.js", "play_button.js", "train.js")
+SCRIPTS = ("words.js", "keep.js", "play_button.js", "train.js")
 FIRST_STYLES = ("toon-head", "pixel-art")  # the others are under Advanced
 SIZES = (32, 64)
 POINTS = 240  # of the loss line

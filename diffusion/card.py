@@ -11,6 +11,7 @@ from diffusion.reader import FILE as READER_FILE
 from diffusion.reader import AttributeReader
 from diffusion.results import conditions, table
 from diffusion.runs import Run
+from diffusion.toons import BUILT_IN
 from diffusion.train_config import FINE_TUNING, TrainConfig
 from diffusion.unet import gflop, parameter_count
 
@@ -51,7 +52,7 @@ class Card:
 
     def _front(self) -> str:
         return f"""---
-license: {self.source.licence.lower().replace(" ", "-")}
+license: {self.source.licence_id}
 library_name: cartoon-diffusion
 pipeline_tag: unconditional-image-generation
 tags: [diffusion, ddpm, ddim]
@@ -136,7 +137,7 @@ The weights may be used with the same attribution: "trained on {source.name}, {s
         before = f", after {config.seen_before:,} in earlier runs" if config.seen_before else ""
         return f"""## Training
 
-`{command(config)}`
+`{command(config, self._built_in)}`
 {told}
 | | |
 |---|---|
@@ -168,24 +169,30 @@ second has seen twice as many images as the one before:
         )
         return f"""## Limits
 
-It draws what the data holds: one style, frontal faces, a plain white background, and the skin
-tones, hair and glasses that its authors drew.{wishes} Small flaws in hair and glasses remain. \
-{judged}"""
+It draws what its pictures hold, as their authors drew them, and nothing beyond: frontal heads at
+one size.{wishes} Small flaws in fine parts remain. {judged}"""
 
     @property
     def _config(self) -> TrainConfig:
         return self.run.config()[1]
 
     @property
+    def _built_in(self) -> str:
+        """The name of the built-in cartoons that it learned from; "" for other pictures."""
+        data, _ = self.run.config()
+        return data if data in BUILT_IN else ""
+
+    @property
     def _size(self) -> int:
         return self.model.shape[1]
 
 
-def command(config: TrainConfig) -> str:
-    """The command line that trains so, for the reader's own archive of the data."""
-    words = ["python -m diffusion train --data ARCHIVE"]
+def command(config: TrainConfig, built_in: str = "") -> str:
+    """The command line that trains so, on built-in cartoons or the reader's own archive."""
+    words = [f"python -m diffusion train --data {built_in or 'ARCHIVE'}"]
     if config.labels:
-        words.append(f"--labels LABELS.csv --attributes {','.join(config.labels)}")
+        file = "" if built_in else "--labels LABELS.csv "
+        words.append(f"{file}--attributes {','.join(config.labels)}")
     words.append(f"--images {config.images} --out runs/NAME")
     usual = TrainConfig(images=1)
     if config.start:

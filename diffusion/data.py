@@ -58,6 +58,13 @@ class Source:
     url: str
     note: str = ""  # what was done to the pictures before training
 
+    @property
+    def licence_id(self) -> str:
+        """As the Hub names it; of several, the first that asks for something."""
+        names = [name.strip() for name in self.licence.split(",")]
+        asking = [name for name in names if not name.startswith("CC0")]
+        return (asking or names)[0].lower().replace(" ", "-")
+
 
 @dataclass(frozen=True)
 class Images:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +42,14 @@ class ModelError(ValueError):
     """A model folder that cannot be used; the message says what to do."""
 
 
+def value_names(labels: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The names of each attribute's values, comparable however they were stored.
+
+    JSON has lists only, and a list never equals a tuple.
+    """
+    return {attribute: tuple(names) for attribute, names in labels.items()}
+
+
 @dataclass(frozen=True)
 class DiffusionModel:
     """A trained network, its schedule, what it predicts, and the meaning of its labels."""
@@ -57,9 +65,7 @@ class DiffusionModel:
 
     def __post_init__(self) -> None:
         check_prediction(self.prediction)
-        # JSON has lists only; tuples can be compared with a run's.
-        labels = {attribute: tuple(names) for attribute, names in self.labels.items()}
-        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "labels", value_names(self.labels))
         counts = tuple(len(values) for values in self.labels.values())
         if counts != self.network.config.labels:
             raise ModelError(

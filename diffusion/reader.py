@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from diffusion.data import Images
 from diffusion.denoiser import ANY
 from diffusion.files import replacing
-from diffusion.model import ModelError
+from diffusion.model import ModelError, value_names
 from diffusion.noise import TRAINING, generator
 from diffusion.palette import Palette, seen
 from diffusion.pictures import from_uint8
@@ -104,7 +104,7 @@ class AttributeReader:
                 state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}")
-            labels = {name: tuple(values) for name, values in json.loads(about["labels"]).items()}
+            labels = value_names(json.loads(about["labels"]))
             network = ReaderNetwork(sum(map(len, labels.values())))
             network.load_state_dict(state)
             accuracy, held_out = json.loads(about["accuracy"]), int(about["held_out"])
@@ -128,7 +128,7 @@ def train_reader(
 
     `images` must have labels; a picture whose value is not known does not count for it.
     """
-    names = {name: tuple(values) for name, values in images.labels.names.items()}
+    names = value_names(images.labels.names)
     chosen, unseen = images.split(held_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ def run_card(
 ) -> str:
     """The README.md beside the weights, in the Hub's conventions."""
     size, training = model.shape[1], model.training
-    licence = source.licence.lower().replace(" ", "-") if source else "other"
+    licence = source.licence_id if source else "other"
     learned = (
         f"[{source.name}]({source.url}) by {source.author}, {source.licence}. {source.note}"
         if source

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.cartoons import Drawing, check, source
+from diffusion.cartoons import STYLES, Drawing, check, source
 from diffusion.data import Images, Source
 
 NAME = "toons"
 MIXED = ("toon-head", "personas", "big-ears", "pixel-art", "moods", "dylan")
 EACH = 2_000  # pictures of a style
+BUILT_IN = (*STYLES, NAME)  # pictures that need no download
 
 
 def load_toons(size: int, progress: bool = True) -> Images:
@@ -34,6 +35,11 @@ def load_toons(size: int, progress: bool = True) -> Images:
     labels = Labels((np.arange(count) % len(MIXED))[:, None], {"style": MIXED})
     key = "+".join(drawing.folder.name for drawing in drawings)
     return Images(Mixture(drawings), names, key, labels=labels, source=toons_source())
+
+
+def source_of(built_in: str) -> Source:
+    """Who drew pictures of BUILT_IN, and under which licences."""
+    return toons_source() if built_in == NAME else source(built_in)
 
 
 def toons_source() -> Source:

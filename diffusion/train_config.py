@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 
 from diffusion.denoiser import check_prediction, output_channels
-from diffusion.model import DiffusionModel
+from diffusion.model import DiffusionModel, value_names
 from diffusion.noise import check_seed
 from diffusion.schedule import Schedule
 from diffusion.unet import UNetConfig
@@ -56,8 +56,7 @@ class TrainConfig:
         object.__setattr__(self, "more_emas", tuple(self.more_emas))
         object.__setattr__(self, "halved", tuple(self.halved))
         object.__setattr__(self, "extended", tuple((step, old) for step, old in self.extended))
-        labels = {attribute: tuple(names) for attribute, names in self.labels.items()}
-        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "labels", value_names(self.labels))
         check_prediction(self.prediction)
         _ = self.network  # refuses absurd sizes
         make_schedule(self.schedule, self.T)
@@ -96,6 +95,10 @@ class TrainConfig:
     def steps_of(self, images: int) -> int:
         """Optimizer steps that see so many images."""
         return math.ceil(images / self.batch)
+
+    def images_after(self, steps: int) -> int:
+        """Pictures that so many optimizer steps see; of the last one, the budget's rest counts."""
+        return min(steps * self.batch, self.images)
 
     def extend(self, images: int, step: int) -> TrainConfig:
         """The same run, given so many images more when it has done so many steps."""

@@ -101,7 +101,7 @@ class Trainer:
     @property
     def images(self) -> int:
         """Pictures seen so far, counting repeats."""
-        return min(self.step * self.config.batch, self.config.images)
+        return self.config.images_after(self.step)
 
     def run(
         self,

@@ -6,12 +6,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from diffusion import DiffusionModel, results
+from diffusion.card import command
 from diffusion.cli import app
 from diffusion.files import write_json
 from diffusion.model import weights_hash
 from diffusion.publishing import Source, publish
 from diffusion.reader import AttributeReader, ReaderNetwork
 from diffusion.runs import Run, RunError, train_run
+from diffusion.toons import source_of
 from diffusion.train_config import TrainConfig
 
 SOURCE = Source("Dots", "Nobody", "CC0 1.0", "https://example.org/dots", "Drawn by a test.")
@@ -34,6 +36,28 @@ def test_a_run_becomes_a_model_with_sheets_and_card(tmp_path, pictures):
     for part in ("[Dots](https://example.org/dots) by Nobody", "| images seen | 8 |",
                  "Drawn by a test.\n2 of them", "a test machine", "\nIt was short.\n"):  # fmt: skip
         assert part in card
+
+
+def test_a_card_says_whose_pictures_and_knows_the_built_in_ones(tmp_path, pictures):
+    def published(run):
+        words = ["publish", "--run", run.folder, "--out", tmp_path / "model", "--title", "Dots"]
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == 1
+        return done.stderr
+
+    run = Run(tmp_path / "run")
+    run.create(str(pictures), TrainConfig(images=8, size=16, widths=(16,)))
+    assert "give --data-name, --data-author, --data-licence and --data-url" in published(run)
+    drawn = Run(tmp_path / "drawn")
+    drawn.create("toons", TrainConfig(images=8, labels={"style": ("dylan", "moods")}))
+    assert "has no model yet" in published(drawn)
+    source = source_of("toons")
+    assert source.licence == "CC BY 4.0, CC0 1.0"
+    assert source.licence_id == "cc-by-4.0"
+    _, config = drawn.config()
+    assert command(config, "toons").startswith(
+        "python -m diffusion train --data toons --attributes style --images 8"
+    )
 
 
 def test_a_model_that_can_be_asked_shows_it_and_its_measured_quality(tmp_path, pictures):

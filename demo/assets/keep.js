@@ -9,13 +9,13 @@ function toBlob(uri) {
   return new Blob([bytes], { type: head.slice(5, head.indexOf(";")) });
 }
 
-// Hands a data URI to the browser as a download.
-function download(name, uri) {
+// Hands a data URI, which may hold a whole model, to the browser as a download.
+async function download(name, uri) {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(toBlob(uri));
+  link.href = URL.createObjectURL(await (await fetch(uri)).blob());
   link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
 // Copies text; in a frame without the right to, the older way. Returns whether it worked.

@@ -223,7 +223,7 @@ async function save() {
     line.textContent = file.words;
     return;
   }
-  download(file.name, file.uri);
+  await download(file.name, file.uri);
   line.textContent = fill(told.dataset.saved, file);
 }
 

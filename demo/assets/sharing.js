@@ -8,7 +8,7 @@ async function save(kind) {
   const wish = { run: film.start.run, kind, face: zoom, lens, moments: calls };
   const file = await server.keep(wish).catch(() => ({ words: words.dataset.lost }));
   if (!file.uri) return say(file.words, true);
-  download(file.name, file.uri);
+  await download(file.name, file.uri);
   say(fill(words.dataset.saved, file));
 }
 

@@ -441,12 +441,7 @@ for (const what of ["model", "film"]) {
     button.disabled = true;
     const { name, uri } = await act(what);
     button.disabled = false;
-    if (!uri) return;
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(await (await fetch(uri)).blob());
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    if (uri) await download(name, uri);
   });
 }
 find("article .compare").addEventListener("click", () => {

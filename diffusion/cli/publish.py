@@ -11,16 +11,19 @@ from diffusion.cli.problem import one_sentence
 from diffusion.data import Source
 from diffusion.publishing import publish as publish_run
 from diffusion.runs import Run
+from diffusion.toons import BUILT_IN, source_of
 
 
 def publish(
     run: Annotated[Path, typer.Option(help="The run's folder.")],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
     title: Annotated[str, typer.Option(help="The model card's title.")],
-    data_name: Annotated[str, typer.Option(help="What the pictures are called.")],
-    data_author: Annotated[str, typer.Option(help="Who made them.")],
-    data_licence: Annotated[str, typer.Option(help="Under which licence.")],
-    data_url: Annotated[str, typer.Option(help="Where they are.")],
+    data_name: Annotated[
+        str, typer.Option(help="What the pictures are called; known of built-in ones.")
+    ] = "",
+    data_author: Annotated[str, typer.Option(help="Who made them.")] = "",
+    data_licence: Annotated[str, typer.Option(help="Under which licence.")] = "",
+    data_url: Annotated[str, typer.Option(help="Where they are.")] = "",
     data_note: Annotated[str, typer.Option(help="What was done to them.")] = "",
     hardware: Annotated[str, typer.Option(help="What it was trained on.")] = "CPU",
     history: Annotated[str, typer.Option(help="What the run's settings do not tell.")] = "",
@@ -33,7 +36,20 @@ def publish(
     ] = None,
 ) -> None:
     """Turn a run into a model folder with samples, loss curve and model card."""
-    source = Source(data_name, data_author, data_licence, data_url, data_note)
     with one_sentence():
+        source = _source(Run(run), data_name, data_author, data_licence, data_url, data_note)
         folder = publish_run(Run(run), out, title, source, hardware, history, reader, results)
         typer.echo(f"Published to {folder}")
+
+
+def _source(run: Run, *told: str) -> Source:
+    *needed, _ = told
+    data, _ = run.config()
+    if data in BUILT_IN and not any(told):
+        return source_of(data)
+    if not all(needed):
+        raise ValueError(
+            "a card says whose pictures a model learned from; "
+            "give --data-name, --data-author, --data-licence and --data-url"
+        )
+    return Source(*told)

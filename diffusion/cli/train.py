@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import typer
 
-from diffusion import toons
 from diffusion.cartoons import FIRST, STYLES
 from diffusion.cli.problem import one_sentence
 from diffusion.data import Images, load_images
@@ -24,11 +23,11 @@ from diffusion.device import pick_device, training_precision
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.runs import Run, RunError, labels_of, train_run
+from diffusion.toons import BUILT_IN
 from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
 from diffusion.training import Trainer
 
 PROBE_SECONDS = 8.0
-BUILT_IN = (*STYLES, toons.NAME)
 
 
 def train(
