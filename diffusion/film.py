@@ -74,9 +74,7 @@ def still(
     calls: int, seconds: float, row: Step, x_t: Tensor, frame: Frame, x0_previous: Tensor
 ) -> Still:
     """After a call: what the row made of x_t."""
-    # All three in one pass: at this size a pass costs more than its numbers.
-    pictures = to_uint8(torch.cat([frame.x, frame.x0, frame.eps]))
-    x, x0, eps = (pictures[i * len(x_t) : (i + 1) * len(x_t)] for i in range(len(LENSES)))
+    x, x0, eps = (to_uint8(getattr(frame, lens)) for lens in LENSES)
     return Still(calls, frame.s, seconds, x, x0, eps, sizes(row, x_t, frame, x0_previous))
 
 
