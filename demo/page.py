@@ -8,11 +8,12 @@ from typing import Any
 
 import gradio as gr
 
-from demo import compare, make, tabs, train, wording
+from demo import compare, make, tabs, train, wording, wording_make
 from demo.backend import Backend
 from demo.making import Maker
 from demo.models import Models
 from demo.quality import Quality
+from demo.recorded import MODEL
 from demo.service import WAITING, Service
 from demo.theme import theme
 from demo.trainings import Trainings
@@ -54,7 +55,15 @@ def build(
             make.create(Maker(service, models))
         with gr.Column(elem_id="train", elem_classes="screen"):
             train.create(trainings)
+        gr.HTML(_credits(models), elem_id="credits", apply_default_css=False)
     return page.queue(max_size=WAITING)
+
+
+def _credits(models: Models) -> str:
+    """Whose pictures the shipped models learned from."""
+    names = [name or MODEL.name for name in models.offers]
+    known = [wording_make.CREDITS[name] for name in names if name in wording_make.CREDITS]
+    return f"<p>{wording_make.CREDIT} {' '.join(known)}</p>"
 
 
 def open_trainings() -> Trainings:

@@ -39,6 +39,17 @@ SCREEN = {
 
 MODEL = "Kind"
 MODELS = {"cartoonset-64": "CartoonSet", "toons-64": "six styles of cartoons"}
+CREDIT = "The shipped models learned from other people's art."
+CREDITS = {
+    "cartoonset-64": '<a href="https://google.github.io/cartoonset/" target="_blank" '
+    'rel="noopener">CartoonSet</a> by Google LLC, '
+    '<a href="https://creativecommons.org/licenses/by/4.0/" target="_blank" rel="noopener">'
+    "CC BY 4.0</a>.",
+    "toons-64": '<a href="https://www.dicebear.com/licenses/" target="_blank" rel="noopener">'
+    "DiceBear</a>: Toon Head by Johan Melin, Big Ears (Face Generator) by The Visual Team, "
+    "Personas by Draftbit and Dylan by Natalia Spivak, remixed, CC BY 4.0; Pixel Art and Moods "
+    "by DiceBear, CC0 1.0.",
+}
 ANY = "any"
 ATTRIBUTES = {
     "skin": "Skin",
@@ -65,6 +76,14 @@ VALUES = {
     "glasses": {"none": "none", "clear/tinted": "clear or tinted", "dark": "dark"},
     "facial_hair": {"no": "none", "yes": "yes"},
     "long_hair": {"no": "short", "yes": "long"},
+    "style": {
+        "toon-head": "toon heads",
+        "personas": "personas",
+        "big-ears": "big ears",
+        "pixel-art": "pixel art",
+        "moods": "moods",
+        "dylan": "Dylan",
+    },
 }
 SEEN = {
     "glasses": {"none": "no glasses", "clear/tinted": "glasses", "dark": "dark glasses"},

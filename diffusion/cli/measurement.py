@@ -28,6 +28,7 @@ from diffusion.model import DiffusionModel, ModelError, weights_hash
 from diffusion.reader import AttributeReader, reader_beside
 from diffusion.recipe import check_guidance
 from diffusion.results import Results, write_report
+from diffusion.toons import BUILT_IN
 
 HELD_OUT = 1000  # where a model does not say what it never saw
 
@@ -91,14 +92,15 @@ class Measurement:
                 "these models differ in size or in what they never saw; measure them apart"
             )
         attributes = {tuple(model.labels) for model in models}
-        if any(setting.guidance for setting in settings):
+        guided = any(setting.guidance for setting in settings)
+        if guided:
             if len(attributes) > 1 or not any(attributes):
                 raise ValueError(
                     "guided pictures need models with the same labels; use --guidance 0"
                 )
-            if self.labels is None:
+            if self.labels is None and self.data not in BUILT_IN:
                 raise ValueError("guided pictures ask for real pictures' attributes; add --labels")
-        images = load_images(self.data, sizes.pop())
+        images = load_images(self.data, sizes.pop(), complete=guided)
         if self.labels is not None:
             wanted = list(dict.fromkeys([*max(attributes), *(reader.labels if reader else ())]))
             labels = load_labels(self.labels, images.names, wanted or None)
