@@ -35,7 +35,8 @@ def visitor(request, scheme, browser, address):
 
 def test_nothing_is_hard_to_read_or_without_a_name(visitor):
     # The document around the page is Gradio's.
-    found = Axe().run(visitor.page, context="#compare", options={"resultTypes": ["violations"]})
+    parts = {"include": [["#compare"], ["#credits"]]}
+    found = Axe().run(visitor.page, context=parts, options={"resultTypes": ["violations"]})
     problems = [
         (problem["id"], node["html"][:120], node.get("failureSummary", "")[:300])
         for problem in found.response["violations"]
@@ -61,6 +62,18 @@ def test_no_part_leaves_the_screen_sideways_and_one_button_is_primary(visitor):
             .filter(part => part.checkVisibility({visibilityProperty: true})).length"""
     )
     assert primary == 1
+
+
+def test_the_end_of_the_page_names_whose_pictures_the_models_learned_from(visitor):
+    visitor.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert "CartoonSet by Google LLC, CC BY 4.0" in visitor.page.inner_text("#credits")
+    # Nothing lies over it, such as the bar with the button on a phone.
+    assert visitor.page.evaluate(
+        """() => [...document.querySelectorAll('#credits a')].every((link) => {
+            const {left, top, width, height} = link.getBoundingClientRect();
+            return document.elementFromPoint(left + width / 2, top + height / 2) === link;
+        })"""
+    )
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
