@@ -169,8 +169,8 @@ second has seen twice as many images as the one before:
         )
         return f"""## Limits
 
-It draws what its pictures hold, as their authors drew them, and nothing beyond: frontal heads at
-one size.{wishes} Small flaws in fine parts remain. {judged}"""
+It draws what its pictures hold, as their authors drew them, and nothing beyond: frontal
+heads.{wishes} Small flaws in fine parts remain. {judged}"""
 
     @property
     def _config(self) -> TrainConfig:
