@@ -77,8 +77,8 @@ def test_one_press_makes_sixteen_faces_and_more_are_others(visitor):
 
 def test_each_face_says_whether_it_came_as_asked(visitor):
     page = visitor.page
-    page.click(".make fieldset >> nth=1 >> label[title='dark brown']")
-    page.click(".make fieldset >> nth=2 >> text=none")
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=1 >> label[title='dark brown']")
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=none")
     make(page)
     first = page.locator(".make figure").first
     assert first.locator("li.yes").all_inner_texts() == ["Hair"]
@@ -90,7 +90,7 @@ def test_each_face_says_whether_it_came_as_asked(visitor):
 
 def test_wishes_are_there_after_a_reload(visitor):
     page = visitor.page
-    page.click(".make fieldset >> nth=2 >> text=dark")
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     page.fill(".make [name=seed]", "123")
     page.press(".make [name=seed]", "Tab")
     page.reload()
@@ -101,9 +101,22 @@ def test_wishes_are_there_after_a_reload(visitor):
     assert page.is_checked(".make [name=glasses][value='']")
 
 
+def test_another_kind_has_wishes_of_its_own(visitor):
+    page = visitor.page
+    page.click(".make label:has([name=model]) >> text=six styles")
+    assert page.is_hidden(".make [name=glasses] >> nth=0")
+    page.click(".make .wishes:not([hidden]) >> text=pixel art")
+    page.reload()
+    page.wait_for_selector(".make .go:visible")
+    assert page.is_checked(".make [name=model][value=toons-64]")
+    assert page.is_checked(".make [name='toons-64/style'][value='3']")
+    page.click(".make label:has([name=model]) >> text=CartoonSet")
+    assert page.is_visible(".make .wishes:not([hidden]) >> text=Glasses")
+
+
 def test_a_face_is_looked_at_by_keyboard_saved_and_drawn_again_step_by_step(visitor):
     page = visitor.page
-    page.click(".make fieldset >> nth=2 >> text=dark")
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     make(page)
     page.focus(".make figure button >> nth=1")
     page.keyboard.press("Enter")
@@ -165,7 +178,7 @@ def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(bro
     context = browser.new_context(viewport=dict(zip(("width", "height"), size, strict=True)))
     screen = Screen(context.new_page())
     page = opened(screen, making[0])
-    page.click(".make fieldset >> nth=2 >> text=dark")
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     page.click(".make .go")
     page.wait_for_selector(".make figure li")
     tops = "[...document.querySelectorAll('.make figure')].map(f => f.getBoundingClientRect().top)"
@@ -184,7 +197,7 @@ def test_nothing_is_hard_to_read_or_without_a_name(browser, making, scheme, size
     )
     screen = Screen(context.new_page())
     page = opened(screen, making[0])
-    page.click(".make fieldset >> nth=2 >> text=dark")
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     make(page)
     for part in ("#make", ".make dialog"):
         found = Axe().run(page, context=part, options={"resultTypes": ["violations"]})
