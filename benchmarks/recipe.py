@@ -7,7 +7,6 @@ docs/recipe.md. On two CPU cores it takes hours.
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +17,11 @@ import numpy as np
 import typer
 from PIL import Image
 
+from benchmarks.tables import put_table
 from diffusion.cli.measurement import subject_of
 from diffusion.data import load_images
 from diffusion.device import pick_device
 from diffusion.evaluation import Faces, Setting, drawn
-from diffusion.files import replacing
 from diffusion.pictures import save_png, sheet
 from diffusion.recipe import Recipe
 from diffusion.results import read
@@ -41,7 +40,6 @@ COMMON = ["--ema", "0.998", "--more-ema", "0.99", "--more-ema", "0.9995"]
 ATTRIBUTES = "skin,hair_color,glasses,facial_hair,long_hair"
 STEPS = 50
 SHOWN = 16  # pictures of each model
-TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 
 def main(
@@ -66,8 +64,7 @@ def main(
     words += ["--threads", threads, "--out", results]
     _run("evaluate", *words, *(word for model in _models(runs) for word in ("--model", model)))
     text = table(results, data)
-    with replacing(page) as temporary:
-        temporary.write_text(TABLE.sub(lambda _: f"{text}\n", page.read_text()))
+    put_table(page, text)
     shutil.copyfile(results, page.with_suffix(".json"))
     save_png(page.with_suffix(".png"), pictures(results, data), {"rows": "as in the table"})
     print(text)

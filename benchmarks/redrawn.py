@@ -7,7 +7,6 @@ the distance sees. Replaces the table of docs/distance.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +17,12 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
+from benchmarks.tables import put_table
 from diffusion.cli.measurement import subject_of
 from diffusion.data import load_images
 from diffusion.denoiser import at_level
 from diffusion.device import pick_device
 from diffusion.evaluation import Faces
-from diffusion.files import replacing
 from diffusion.model import DiffusionModel
 from diffusion.noise import EVALUATION, generator
 from diffusion.pictures import from_uint8, to_uint8
@@ -32,7 +31,6 @@ from diffusion.samplers import ddim, sample
 LEVELS = (20, 100, 200, 400, 1000)
 STRIDE = 20  # levels from one step to the next: DDIM with 50 steps
 BATCH = 16
-TABLE = re.compile(r"(?<=<!-- table -->\n).*(?=<!-- end -->)", re.DOTALL)
 
 
 def main(
@@ -51,10 +49,8 @@ def main(
     for name, pixels in rows(subject.model, np.ascontiguousarray(real)):
         lines.append(f"| {name} | {_distances(faces, pixels)} | {_rmse(pixels, real):.1f} |")
         print(lines[-1], flush=True)
-    text = "\n".join(lines)
-    about = f"{count:,} unseen faces, weights {subject.weights}, {backend}"
-    with replacing(page) as temporary:
-        temporary.write_text(TABLE.sub(lambda _: f"{about}:\n\n{text}\n", page.read_text()))
+    about = f"{count:,} unseen faces, weights {subject.weights}, {backend}:"
+    put_table(page, "\n".join([about, "", *lines]))
 
 
 def rows(model: DiffusionModel, real: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -24,6 +24,7 @@ class Offer:
 
     name: str  # in the form
     title: str
+    credit: str  # whose pictures it learned from, as HTML; "" where the page does not know
     labels: Labels
     reader: AttributeReader | None  # if it knows those labels
 
@@ -39,8 +40,7 @@ class Models:
         checkpoints: Path = CHECKPOINTS,
     ):
         self.backend, self.trainings = backend, trainings
-        title = wording_make.MODELS.get(MODEL.name, MODEL.name)
-        offers = [_offer(OWN, title, backend.labels, reader)]
+        offers = [_offer(OWN, MODEL.name, backend.labels, reader)]
         for folder in sorted(path.parent for path in checkpoints.glob(f"*/{CONFIG}")):
             if folder.name == MODEL.name:
                 continue
@@ -48,8 +48,7 @@ class Models:
                 config, beside = read_config(folder), reader_beside(folder)
             except ModelError:
                 continue  # a folder that somebody else put there
-            title = wording_make.MODELS.get(folder.name, folder.name)
-            offers.append(_offer(folder.name, title, config["labels"], beside))
+            offers.append(_offer(folder.name, folder.name, config["labels"], beside))
         self.offers: Mapping[str, Offer] = {offer.name: offer for offer in offers}
         self._checkpoints = checkpoints
 
@@ -79,7 +78,9 @@ class Models:
         return wording_train.drawn_by(about(run).get("title") or run.folder.name, config.size)
 
 
-def _offer(name: str, title: str, labels: Labels, reader: AttributeReader | None) -> Offer:
+def _offer(name: str, folder: str, labels: Labels, reader: AttributeReader | None) -> Offer:
     known = value_names(labels)
     fits = reader is not None and dict(reader.labels) == known
-    return Offer(name, title, known, reader if fits else None)
+    title = wording_make.MODELS.get(folder, folder)
+    credit = wording_make.CREDITS.get(folder, "")
+    return Offer(name, title, credit, known, reader if fits else None)

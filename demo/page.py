@@ -13,7 +13,6 @@ from demo.backend import Backend
 from demo.making import Maker
 from demo.models import Models
 from demo.quality import Quality
-from demo.recorded import MODEL
 from demo.service import WAITING, Service
 from demo.theme import theme
 from demo.trainings import Trainings
@@ -61,9 +60,8 @@ def build(
 
 def _credits(models: Models) -> str:
     """Whose pictures the shipped models learned from."""
-    names = [name or MODEL.name for name in models.offers]
-    known = [wording_make.CREDITS[name] for name in names if name in wording_make.CREDITS]
-    return f"<p>{wording_make.CREDIT} {' '.join(known)}</p>"
+    credits = filter(None, (offer.credit for offer in models.offers.values()))
+    return f"<p>{' '.join([wording_make.CREDIT, *credits])}</p>"
 
 
 def open_trainings() -> Trainings:
