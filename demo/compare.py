@@ -36,7 +36,7 @@ def create(
     service: Service, page: gr.Blocks, models: Models, quality: Quality | None = None
 ) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
-    hidden = {name: notices.hidden_box(name) for name in ("model", "asked", "guidance")}
+    hidden = {name: notices.hidden_box(name) for name in ("model", "asked", "guidance", "finish")}
     notices.create(models)
     stage = _stage(service)
     with gr.Row(elem_id="controls"):

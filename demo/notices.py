@@ -25,6 +25,7 @@ def create(models: Models) -> None:
     """The lines, inside the current Blocks; each is there while its field is not empty."""
     _line("model", lambda fields: models.told(fields.get("model")), wording_train.BACK_TO_SHIPPED)
     _line("asked", lambda fields: _asked_for(models, fields), wording_make.ASK_NOTHING)
+    _line("finish", lambda fields: wording_make.FINISHED, wording_make.UNFINISH)
 
 
 def _line(field: str, tell: Callable[[Mapping], str], back: str) -> None:

@@ -95,8 +95,10 @@ def _curves(rows: Iterable[Mapping], extractor: str) -> tuple[Curve, ...]:
     """A curve for every sampler and setting of it, of pictures drawn at random."""
     found: dict[tuple[str, float], dict[int, float]] = {}
     for row in rows:
-        recipe = Recipe(**{field.name: row[field.name] for field in fields(Recipe)})
-        if recipe.spacing == SPACING and recipe.clip and not row["guidance"]:
+        named = {field.name: row[field.name] for field in fields(Recipe) if field.name in row}
+        recipe = Recipe(**named)
+        plain = recipe.clip and recipe.finish == "none" and not row["guidance"]
+        if recipe.spacing == SPACING and plain:
             points = found.setdefault((settings.choice(recipe), recipe.eta), {})
             points[row["calls"]] = row["distances"][extractor]["frechet"]
     curves = [Curve(*key, tuple(sorted(points.items()))) for key, points in found.items()]

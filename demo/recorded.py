@@ -65,6 +65,7 @@ def record_made(model: DiffusionModel, reader: AttributeReader | None) -> dict:
     message = {
         "weights": model.version,
         "start": messages.start(MADE, order, model.schedule, model.shape[1]),
+        "fields": {name: order.fields()[name] for name in settings.ORDER},
         "image": messages.picture(final.x, noise=0),
     }
     if reader is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffusion.recipe import SPACINGS, Recipe
 
 FACES = (1, 4, 16)
 SIDES = ("left", "right")
+FINISHES = {"nothing": "none", "crisp": "crisp"}  # the first when the field is empty
 # What a side can choose, and the settings of a recipe that it stands for.
 SAMPLERS = {
     "ddpm": {"sampler": "ddpm"},
@@ -36,9 +37,13 @@ DEFAULTS: dict[str, str | int] = {
     "model": "",
     "asked": "",
     "guidance": GUIDANCE,
+    "finish": "",
 }
-ORDER = {name: DEFAULTS[name] for name in ("seed", "asked", "guidance", "model")}  # of Make
-MADE, RECIPE = 16, Recipe("ddim", 20)  # faces of one press of Make, and how they are drawn
+# Of Make: whoever orders a face wants to keep it, so it is made crisp.
+ORDER = {name: DEFAULTS[name] for name in ("seed", "asked", "guidance", "model")}
+ORDER |= {"finish": "crisp"}
+MADE = 16  # faces of one press of Make
+RECIPE = Recipe("ddim", 20, finish="crisp")
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Comparison:
         One recipe alone is that of the right side.
         """
         fields = {**DEFAULTS, "seed": str(self.seed), "faces": self.faces, "model": self.model}
+        if self.recipes[0].finish != "none":
+            fields["finish"] = self.recipes[0].finish
         if self.asked:
             fields |= {"asked": asked_text(self.asked), "guidance": f"{self.guidance:.17g}"}
         for side, recipe in zip(SIDES[-len(self.recipes) :], self.recipes, strict=True):
@@ -101,7 +108,9 @@ def read_order(labels: Labels, fields: Mapping[str, object]) -> Comparison:
 
     Raises ValueError with one sentence.
     """
-    return Comparison(faces=MADE, recipes=(RECIPE,), **_wanted(labels, {**ORDER, **fields}))
+    given = {**ORDER, **fields}
+    recipe = replace(RECIPE, finish=_finish(given))
+    return Comparison(faces=MADE, recipes=(recipe,), **_wanted(labels, given))
 
 
 def _wanted(labels: Labels, given: Mapping[str, object]) -> dict[str, Any]:
@@ -125,7 +134,12 @@ def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:
         steps=whole_within(wording.steps_label(sampler), given[f"{side}_steps"], 1, T),
         eta=eta,
         spacing=_one_of(f"{side} spacing", given[f"{side}_spacing"], SPACINGS),
+        finish=_finish(given),
     )
+
+
+def _finish(given: Mapping[str, object]) -> str:
+    return FINISHES[_one_of("finish", given["finish"] or "nothing", tuple(FINISHES))]
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> str:

@@ -18,6 +18,9 @@ SCREEN = {
     "guidance_label": "Guidance w",
     "guidance_hint": "How strictly wishes are followed: 0 ignores them, 1 follows, 2 insists; "
     "much more costs variety",
+    "crisp": "Crisp",
+    "crisp_hint": "After the last step, edges are drawn sharper and plain areas made plain; "
+    "without it the faces stay as the sampler leaves them",
     "clear": "Clear wishes",
     "hint": "Choose what the faces should have, or leave all open, and press Make.",
     "going": "Drawing [faces] faces from seed [seed].",
@@ -144,6 +147,8 @@ def asked_for(parts: Sequence[str], guidance: float) -> str:
 
 
 ASK_NOTHING = "Ask for nothing"
+FINISHED = "After the last step both pictures are made crisp, which no sampler does by itself."
+UNFINISH = "Leave them as they are"
 
 
 def asked_refused(text: object, known: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ from diffusion import Denoiser, DiffusionModel
 from diffusion.backends import accelerated
 from diffusion.device import pick_device
 from diffusion.film import Film, Place, Still, first_still, still
+from diffusion.finish import finished
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
 from diffusion.residents import Residents
@@ -268,5 +269,7 @@ def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still
     x0_previous = None
     for calls, frame in enumerate(sample(denoise, plan, x, noise), start=1):
         previous = frame.x0 if x0_previous is None else x0_previous
+        if calls == len(plan):
+            frame = replace(frame, x=finished(frame.x, wanted.recipe.finish))
         yield partial(still, calls, 0.0, plan[calls - 1], x, frame, previous)
         x, x0_previous = frame.x, frame.x0

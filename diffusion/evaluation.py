@@ -295,18 +295,14 @@ def grid(
     variances: Sequence[str],
     guidances: Sequence[float] = (0.0,),
     spacing: str = "uniform",
+    finish: str = "none",
 ) -> list[Setting]:
     """Every combination that means something: eta belongs to ddim, variance to ddpm."""
-    recipes = []
-    for sampler in samplers:
-        for count in steps:
-            if sampler == "ddim":
-                recipes += [Recipe(sampler, count, eta=eta, spacing=spacing) for eta in etas]
-            elif sampler == "ddpm":
-                recipes += [
-                    Recipe(sampler, count, variance=variance, spacing=spacing)
-                    for variance in variances
-                ]
-            else:
-                recipes.append(Recipe(sampler, count, spacing=spacing))
+    kinds = {"ddim": [{"eta": eta} for eta in etas], "ddpm": [{"variance": v} for v in variances]}
+    recipes = [
+        Recipe(sampler, count, spacing=spacing, finish=finish, **kind)
+        for sampler in samplers
+        for count in steps
+        for kind in kinds.get(sampler, [{}])
+    ]
     return [Setting(recipe, guidance) for guidance in guidances for recipe in recipes]

@@ -60,7 +60,8 @@ class Finding:
 def table_one(rows: Iterable[Mapping], extractor: str) -> list[Finding]:
     """What DDIM's Table 1 shows, looked for in one model's rows of pictures drawn at random.
 
-    Guided rows and those of other spacings are passed over; no findings when none is left.
+    Guided rows and those of other spacings or finishes are passed over; no findings when none is
+    left.
     """
     cells = [
         Cell(
@@ -70,7 +71,7 @@ def table_one(rows: Iterable[Mapping], extractor: str) -> list[Finding]:
             *(row["distances"][extractor][name] for name in ("frechet", "kid", "kid_error")),
         )
         for row in rows
-        if not row["guidance"] and row["spacing"] == "uniform"
+        if not row["guidance"] and row["spacing"] == "uniform" and "finish" not in row
     ]
     if not cells:
         return []
@@ -80,11 +81,9 @@ def table_one(rows: Iterable[Mapping], extractor: str) -> list[Finding]:
 
 def sampler_of(row: Mapping) -> str:
     """A row's sampler with what it was set to, in a few words."""
-    if row["sampler"] == "ddim":
-        return f"DDIM η {row['eta']:g}"
-    if row["sampler"] == "ddpm":
-        return f"DDPM {row['variance']}"
-    return "DPM-Solver++(2M)"
+    names = {"ddim": f"DDIM η {row['eta']:g}", "ddpm": f"DDPM {row['variance']}"}
+    name = names.get(row["sampler"], "DPM-Solver++(2M)")
+    return f"{name}, {row['finish']}" if "finish" in row else name
 
 
 def _falls(cells: Sequence[Cell]) -> Finding:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffusion.ahead import Ahead, Drawers
 from diffusion.denoiser import EVERYWHERE
+from diffusion.finish import FINISHES, finished
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
@@ -42,12 +43,14 @@ class Recipe:
     variance: str = "small"  # or "large": the fresh noise of a step of ddpm
     spacing: str = "uniform"  # or "quadratic": which levels the steps visit
     clip: bool = True  # keep the predicted clean image in [-1, 1]
+    finish: str = "none"  # or "crisp": what follows the last step
 
     def __post_init__(self) -> None:
         for name, choices in (
             ("sampler", SAMPLERS),
             ("variance", VARIANCES),
             ("spacing", SPACINGS),
+            ("finish", FINISHES),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(
@@ -73,7 +76,10 @@ class Recipe:
 
     def to_json(self) -> dict:
         """The settings as JSON types; `Recipe(**value)` is the way back."""
-        return asdict(self)
+        settings = asdict(self)
+        if self.finish == "none":  # unsaid, as before there was any
+            del settings["finish"]
+        return settings
 
 
 def draw(
@@ -94,7 +100,7 @@ def draw(
 
     At most `batch` pictures are computed together; the size decides speed and memory, not the
     pictures. `watch(first, done, x)` sees seeds[first:first + len(x)] before the first step
-    (done = 0, x is x_T) and after every step.
+    (done = 0, x is x_T) and after every step, the last time what is finished.
     """
     plan = recipe.plan(model.schedule)
     rows = _rows(labels, len(seeds), model)
@@ -112,7 +118,7 @@ def draw(
             x = noise(model.schedule.T)
             watch(first, 0, x)
             for done, frame in enumerate(sample(denoise, plan, x, noise), start=1):
-                x = frame.x
+                x = finished(frame.x, recipe.finish if done == len(plan) else "none")
                 watch(first, done, x)
             pixels[first : first + batch] = to_uint8(x)
     return pixels

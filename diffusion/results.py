@@ -14,6 +14,10 @@ FORMAT = "cartoon-evaluation/1"
 FILE = "results.json"  # in a model's folder: how good that model is
 FLOOR = "real, unseen"  # the name of the floor's row
 INK, MUTED, DDPM, DDIM, THIRD = "#1C1B1A", "#6B6862", "#C2410C", "#0F766E", "#6B6862"
+CRISP = (
+    " Crisp: after the last step edges were sharpened and plain areas made plain, as `--finish "
+    "crisp` does."
+)
 HUES = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": THIRD}
 
 
@@ -122,6 +126,7 @@ def conditions(results: Mapping) -> str:
     also = f" W-FD is the distance on {', '.join(others)} features, ×1000." if others else ""
     asked = _asked(results) if any(row["guidance"] for row in rows) else ""
     spacings = ", ".join(sorted({row["spacing"] for row in rows}))
+    crisp = CRISP if any("finish" in row for row in rows) else ""
     return (
         f"{results['count']:,} pictures per row, seeds from {results['seed']}; reference "
         f"{results['reference']:,} training pictures of {results['data']}; floor: "
@@ -129,7 +134,7 @@ def conditions(results: Mapping) -> str:
         f"distance), KID, precision and recall on {first} features; FD depends on the number of "
         f"pictures, so compare it with the floor and never with other extractors.{also} KID "
         f"is ×1000, ± one standard error. A copy is nearer than 5 grey levels (RMSE at 32 px) to "
-        f"a training picture. Spacing {spacings}; x0 clipped.{asked} Seconds per picture on "
+        f"a training picture. Spacing {spacings}; x0 clipped.{crisp}{asked} Seconds per picture on "
         f"{results['machine']}."
     )
 
@@ -237,6 +242,8 @@ def plot(results: Mapping, path: Path) -> None:
             style["color"] = HUES[rows[0]["sampler"]]
             style["alpha"] = 1 - 0.6 * rows[0]["eta"] * (rows[0]["sampler"] == "ddim")
             style["linestyle"] = "--" if rows[0]["variance"] == "large" else "-"
+            if "finish" in rows[0]:
+                style |= {"markerfacecolor": "none", "markersize": 6, "linestyle": ":"}
         left.plot(calls, [value["frechet"] for value in values], **style)
         kids = [1000 * value["kid"] for value in values]
         errors = [1000 * value["kid_error"] for value in values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from diffusion.ahead import Ahead, Drawers
 from diffusion.denoiser import ANY
 from diffusion.film import LENSES, Film, first_still, still
+from diffusion.finish import finished
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise, check_seed
 from diffusion.recipe import Recipe
@@ -114,6 +115,8 @@ class Walk:
         self._landed.clear()
         self.calls += 1
         if self.film.wants(self.calls):
+            if self.done:
+                frame = replace(frame, x=finished(frame.x, self.request.recipe.finish))
             seconds = time.perf_counter() - self._begun
             self.film.add(still(self.calls, seconds, row, x_t, frame, x0_previous))
 

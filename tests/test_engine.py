@@ -17,7 +17,7 @@ from diffusion import DiffusionModel, Noise, Schedule, UNetConfig, sample
 from diffusion.engine import Engine, Full
 from diffusion.model import ready
 from diffusion.pictures import to_uint8
-from diffusion.recipe import Recipe
+from diffusion.recipe import Recipe, draw
 from diffusion.residents import Residents
 from diffusion.slots import Capacity
 from diffusion.walks import Request
@@ -113,6 +113,16 @@ def plain(model, request):
     plan = request.recipe.plan(model.schedule)
     frames = sample(denoise, plan, noise(model.schedule.T), noise)
     return [to_uint8(frame.x) for frame in frames]
+
+
+def test_a_finished_picture_is_that_of_the_plain_loop_made_crisp(engine, model):
+    asked = request(replace(RECIPES[2], finish="crisp"))
+    with engine.submit([asked]) as showing:
+        [last] = finish(showing)
+    np.testing.assert_array_equal(last, draw(model, asked.seeds, asked.recipe))
+    assert not np.array_equal(last, plain(model, asked)[-1])
+    before = showing.films[0].at(showing.films[0].calls - 1).x
+    np.testing.assert_array_equal(before, plain(model, asked)[-2])
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)

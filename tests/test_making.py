@@ -18,6 +18,8 @@ from demo.settings import RECIPE, read_order
 from demo.trainings import Trainings
 from demo.verdicts import verdicts
 from diffusion import DiffusionModel, Schedule, UNetConfig
+from diffusion.finish import crisp
+from diffusion.pictures import from_uint8, to_uint8
 from diffusion.reader import AttributeReader, ReaderNetwork
 
 LABELS = {
@@ -114,10 +116,20 @@ def test_compare_draws_the_same_face_when_it_is_given_the_same_wishes(service, m
 
     async def compare():
         fields = {"seed": "8", "faces": 1, "asked": "1.-.2", "guidance": "3", "left_steps": "2"}
+        fields["finish"] = "crisp"  # as Make is unless told otherwise
         return [message async for message in service.run(fields)]
 
     [alone] = service.reels.get(awaited(compare())[-1]["run"]).last[1].x
     assert np.abs(alone.astype(int) - sixteen[3]).max() <= 2
+
+
+def test_faces_are_crisp_unless_they_shall_stay_as_the_sampler_leaves_them(service, maker):
+    def faces(**fields):
+        return service.reels.get(made(maker(), seed="5", **fields)[-1]["run"]).last[0].x
+
+    plain, ours = faces(finish="").astype(int), faces().astype(int)
+    expected = to_uint8(crisp(from_uint8(plain.astype(np.uint8)))).astype(int)
+    assert np.abs(ours - expected).mean() < 1 < np.abs(ours - plain).mean()
 
 
 def test_nobody_judges_faces_that_the_reader_does_not_know(maker):

@@ -53,6 +53,7 @@ def test_only_what_was_drawn_at_random_on_even_levels_is_shown(put):
         row("ddim", 20, 1.0, guidance=2.0),
         row("ddim", 20, 1.0, spacing="quadratic"),
         row("ddim", 20, 1.0, clip=False),
+        row("ddim", 20, 1.0, finish="crisp"),
     ]
     assert load(put(results(plain, *others)), WEIGHTS) == load(put(results(plain)), WEIGHTS)
     assert load(put(results(*others)), WEIGHTS) is None

@@ -45,6 +45,7 @@ def test_a_recipe_comes_back_from_json():
         ({"sampler": "euler"}, "unknown sampler 'euler'; choose one of ddpm, ddim, dpmpp_2m"),
         ({"variance": "huge"}, "unknown variance 'huge'; choose one of small, large"),
         ({"spacing": "odd"}, "unknown spacing 'odd'; choose one of uniform, quadratic"),
+        ({"finish": "matt"}, "unknown finish 'matt'; choose one of none, crisp"),
         ({"steps": 0}, "0 steps asked for; choose a whole number from 1 up"),
         ({"steps": 2.5}, "2.5 steps asked for; choose a whole number from 1 up"),
         ({"steps": True}, "True steps asked for; choose a whole number from 1 up"),

@@ -52,6 +52,17 @@ def test_the_report_is_written_from_the_json_alone(two, tmp_path):
     assert "At S = 20 DDIM η 0 has 7.5, at S = 10 only 7.0." in second
 
 
+def test_crisp_pictures_are_named_so_and_kept_apart_from_what_samplers_do():
+    plain = measured("ddim", 10, 9.0), measured("ddim", 20, 8.0)
+    told = results.markdown(stand_ins.results(*plain), "results.png")
+    crisp = measured("ddim", 20, 5.0, finish="crisp")
+    page = results.markdown(stand_ins.results(*plain, crisp), "results.png")
+    assert "| DDIM η 0, crisp | 20 |" in page
+    assert "Crisp: after the last step" in page
+    assert "Crisp" not in told
+    assert page.split("## The shape")[1] == told.split("## The shape")[1]
+
+
 def test_a_single_row_at_random_says_nothing_about_the_shape_of_a_table(two):
     assert "The shape of DDIM's Table 1" in results.markdown(two, "results.png")
     key, row = next(iter(two["rows"].items()))

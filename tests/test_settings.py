@@ -95,6 +95,15 @@ def test_wishes_fill_the_form_that_reads_as_themselves():
     assert read_comparison(1000, labels, **comparison.fields()) == comparison
 
 
+def test_crisp_pictures_fill_the_form_that_makes_both_panes_crisp():
+    pair = (Recipe("ddpm", 9, finish="crisp"), Recipe("ddim", 3, finish="crisp"))
+    comparison = Comparison(1, 4, pair)
+    assert comparison.fields()["finish"] == "crisp"
+    assert read_comparison(1000, **comparison.fields()) == comparison
+    with pytest.raises(ValueError, match=r"^Finish is matt; choose nothing or crisp\.$"):
+        read(finish="matt")
+
+
 def test_one_pane_alone_fills_the_right_side_of_the_form():
     fields = Comparison(1, 16, (Recipe("ddim", 33),)).fields()
     assert (fields["right_steps"], fields["left_steps"]) == ("33", DEFAULTS["left_steps"])

@@ -142,7 +142,7 @@ def wait_for_threads():
 
 @elsewhere
 def test_frames_from_the_gpu_are_those_of_the_plain_loop(tmp_path):
-    model, asked = save(tmp_path), comparison(right_eta=0.5)
+    model, asked = save(tmp_path), comparison(right_eta=0.5, finish="crisp")
     backend = ZeroGPUBackend(tmp_path)
     with only_in_workers() as calls:
         ticks = watched(backend, asked)

@@ -61,6 +61,7 @@ const fieldsNow = () => ({
   model: model(),
   asked: wishes(),
   guidance: form.guidance.value.trim(),
+  finish: form.finish.checked ? form.finish.value : "",
 });
 
 function begin(start) {
@@ -175,7 +176,7 @@ function say(text, isProblem = false) {
 function showRecorded(recorded) {
   if (!recorded || sheet) return;
   const badge = find(".badge");
-  open(recorded.start, { model: "", asked: "" });
+  open(recorded.start, recorded.fields);
   badge.textContent = fill(badge.dataset.words, recorded.start);
   badge.hidden = false;
   sheet.done = true;
@@ -230,9 +231,9 @@ async function save() {
 // Compare draws the same face again, step by step.
 function how() {
   const { sheet: of, seed } = enlarged;
-  const { model: name, asked, guidance } = of.fields;
+  const { model: name, asked, guidance, finish } = of.fields;
   dialog.close();
-  const fields = { seed, faces: 1, model: name, asked, ...(asked ? { guidance } : {}) };
+  const fields = { seed, faces: 1, model: name, asked, finish, ...(asked ? { guidance } : {}) };
   document.dispatchEvent(new CustomEvent("compare", { detail: fields }));
 }
 
@@ -243,6 +244,7 @@ function restore() {
     const kept = JSON.parse(localStorage.getItem(KEPT)) ?? {};
     if (kept.seed) form.seed.value = String(kept.seed).slice(0, 40);
     if (kept.guidance) form.guidance.value = String(kept.guidance).slice(0, 20);
+    if (kept.finish === "") form.finish.checked = false;
     const radios = [...form.querySelectorAll("[name=model]")];
     const mine = radios.find((radio) => radio.value === kept.model);
     if (mine) mine.checked = true;

@@ -30,6 +30,7 @@ def evaluate(
     variance: Annotated[str, typer.Option(help="Of ddpm, as small,large.")] = "small",
     spacing: Annotated[str, typer.Option(help="uniform or quadratic.")] = "uniform",
     guidance: Annotated[str, typer.Option(help="As 0,1,2; 0 draws at random.")] = "0",
+    finish: Annotated[str, typer.Option(help="none or crisp; see sample.")] = "none",
 ) -> None:
     """Measure models against real pictures; a second call goes on, or adds rows to the file."""
     with one_sentence():
@@ -40,6 +41,7 @@ def evaluate(
             variance.split(","),
             _numbers(guidance, float, "--guidance"),
             spacing,
+            finish,
         )
         measurement.run(settings)
 

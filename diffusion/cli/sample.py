@@ -45,6 +45,9 @@ def sample(
     clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Keep predicted pictures in [-1, 1].")
     ] = True,
+    finish: Annotated[
+        str, typer.Option(help="none, or crisp: sharper edges, plainer areas.")
+    ] = "none",
     label: Annotated[
         list[str] | None, typer.Option(help="Ask for attribute=value; repeatable.")
     ] = None,
@@ -66,7 +69,7 @@ def sample(
 ) -> None:
     """Draw pictures with a trained model; the same seed gives the same picture."""
     with one_sentence():
-        recipe = Recipe(sampler, steps, eta, variance, spacing, clip)
+        recipe = Recipe(sampler, steps, eta, variance, spacing, clip, finish)
         seeds = _seeds(seed, count)
         if batch is not None and batch < 1:
             raise ValueError(f"a batch of {batch} pictures; choose a --batch of 1 or more")
