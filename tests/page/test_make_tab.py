@@ -13,6 +13,7 @@ from test_making import LABELS, always
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
 from demo.trainings import Trainings
+from demo.wording_make import FINISHED
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.model import ready
 from diffusion.pictures import SETTINGS_KEY
@@ -134,6 +135,7 @@ def test_a_face_is_looked_at_by_keyboard_saved_and_drawn_again_step_by_step(visi
     page.wait_for_selector("#asked-notice .notice:not([hidden])")
     visitor.wait("finished")
     assert page.inner_text("#asked-notice .by") == "Asked for: dark glasses; guidance 2."
+    assert page.inner_text("#finish-notice .by") == FINISHED
     assert visitor.calls("right") == 20
     assert page.input_value("#seed input, #seed textarea") == "9"
     same = page.evaluate(
@@ -158,6 +160,25 @@ def test_a_face_is_looked_at_by_keyboard_saved_and_drawn_again_step_by_step(visi
     page.click("#asked-notice button")
     page.wait_for_selector("#asked-notice .notice", state="hidden")
     assert "asked=&" in page.url
+    page.click("#finish-notice button")
+    page.wait_for_selector("#finish-notice .notice", state="hidden")
+    assert page.url.endswith("finish=")
+
+
+def test_faces_stay_as_the_sampler_leaves_them_when_crisp_is_off(visitor):
+    page = visitor.page
+    first = "document.querySelector('.make figure canvas').toDataURL()"
+    make(page)
+    crisp = page.evaluate(first)
+    page.click(".make .tick")
+    make(page)
+    assert page.evaluate(first) != crisp
+    page.reload()
+    page.wait_for_selector(".make .go:visible")
+    assert not page.is_checked(".make [name=finish]")
+    page.click(".make .tick")
+    make(page)
+    assert page.evaluate(first) == crisp
 
 
 def test_a_run_can_be_stopped_and_bad_fields_are_a_sentence(visitor, making):
