@@ -269,7 +269,6 @@ def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still
     x0_previous = None
     for calls, frame in enumerate(sample(denoise, plan, x, noise), start=1):
         previous = frame.x0 if x0_previous is None else x0_previous
-        if calls == len(plan):
-            frame = replace(frame, x=finished(frame.x, wanted.recipe.finish))
+        frame = finished(frame, wanted.recipe.finish)
         yield partial(still, calls, 0.0, plan[calls - 1], x, frame, previous)
         x, x0_previous = frame.x, frame.x0

@@ -7,9 +7,13 @@ has this step, so it is never taken unasked, and pictures that took it say so.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from diffusion.samplers import Frame
 
 FINISHES = ("none", "crisp")
 SHARPER = 0.4  # of the difference between a pixel and the mean around it, added once more
@@ -18,9 +22,9 @@ RADIUS = 2  # pixels around that are looked at for the same colour
 ROUNDS = 2
 
 
-def finished(x: Tensor, finish: str) -> Tensor:
-    """x, (B, C, H, W) in [-1, 1], as it is or crisp; `finish` is one of FINISHES."""
-    return crisp(x) if finish == "crisp" else x
+def finished(frame: Frame, finish: str) -> Frame:
+    """The frame as it is; of the last step, at level 0, with x crisp if `finish` says so."""
+    return replace(frame, x=crisp(frame.x)) if finish == "crisp" and frame.s == 0 else frame
 
 
 def crisp(x: Tensor) -> Tensor:

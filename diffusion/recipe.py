@@ -118,7 +118,7 @@ def draw(
             x = noise(model.schedule.T)
             watch(first, 0, x)
             for done, frame in enumerate(sample(denoise, plan, x, noise), start=1):
-                x = finished(frame.x, recipe.finish if done == len(plan) else "none")
+                x = finished(frame, recipe.finish).x
                 watch(first, done, x)
             pixels[first : first + batch] = to_uint8(x)
     return pixels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -115,8 +115,7 @@ class Walk:
         self._landed.clear()
         self.calls += 1
         if self.film.wants(self.calls):
-            if self.done:
-                frame = replace(frame, x=finished(frame.x, self.request.recipe.finish))
+            frame = finished(frame, self.request.recipe.finish)
             seconds = time.perf_counter() - self._begun
             self.film.add(still(self.calls, seconds, row, x_t, frame, x0_previous))
 
