@@ -13,15 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion.denoiser import ANY, at_level, prediction_error
+from diffusion.flat import flatten, gradient, parts
 from diffusion.model import DiffusionModel, ready
 from diffusion.noise import TRAINING, generator
 from diffusion.pictures import from_uint8
 from diffusion.schedule import Schedule
 from diffusion.train_config import PRECISIONS, TrainConfig, learning_rate, make_schedule
 from diffusion.unet import UNet
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's running means, of the gradient and of its square
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,12 @@ class Trainer:
         self.averages = {
             decay: ready(copy.deepcopy(self.network)) for decay in (config.ema, *config.more_emas)
         }
+        self._parameters = list(self.network.parameters())
+        self._weights = nn.Parameter(flatten(self.network))
+        self._averages = {decay: flatten(average) for decay, average in self.averages.items()}
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+            [self._weights],
             lr=config.lr,
             betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
@@ -173,17 +179,16 @@ class Trainer:
         """One optimizer step and one step of the weight averages; returns the loss."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self._weights.grad = gradient(self._parameters)
+        self.network.zero_grad(set_to_none=True)
+        nn.utils.clip_grad_norm_([self._weights], self.config.clip_norm)
         self.optimizer.step()
         with torch.no_grad():
-            for longest, average in self.averages.items():
+            for longest, average in self._averages.items():
                 decay = min(longest, (1 + self.step) / (10 + self.step))
-                torch._foreach_lerp_(
-                    list(average.parameters()), list(self.network.parameters()), 1 - decay
-                )
+                average.lerp_(self._weights, 1 - decay)
         return loss.detach()
 
     def model(self, ema: float | None = None, **about: object) -> DiffusionModel:
@@ -211,9 +216,10 @@ class Trainer:
         for decay, average in self.averages.items():
             prefix = self._prefix(decay)
             state |= {f"{prefix}{key}": value for key, value in average.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            for key, value in self.optimizer.state[parameter].items():
-                state[f"optimizer.{key}.{name}"] = value
+        if self.step:
+            moments = self.optimizer.state[self._weights]
+            for key in MOMENTS:
+                state |= self._named(f"optimizer.{key}.", moments[key])
         state["step"] = torch.tensor(self.step)
         return state
 
@@ -222,20 +228,20 @@ class Trainer:
         self.network.load_state_dict(_under("network.", state))
         for decay, average in self.averages.items():
             average.load_state_dict(_under(self._prefix(decay), state))
-        moments = {
-            key: _under(f"optimizer.{key}.", state) for key in ("exp_avg", "exp_avg_sq", "step")
-        }
-        self.optimizer.state.clear()
-        for name, parameter in self.network.named_parameters():
-            if name not in moments["step"]:
-                continue
-            # The fused optimizer walks memory in order: keep the parameter's memory format.
-            self.optimizer.state[parameter] = {
-                "step": moments["step"][name].to(self.device),
-                "exp_avg": torch.empty_like(parameter).copy_(moments["exp_avg"][name]),
-                "exp_avg_sq": torch.empty_like(parameter).copy_(moments["exp_avg_sq"][name]),
-            }
         self.step = int(state["step"])
+        self.optimizer.state.clear()
+        if self.step:
+            moments = {key: torch.zeros_like(self._weights.data) for key in MOMENTS}
+            for key, moment in moments.items():
+                for name, part in self._named(f"optimizer.{key}.", moment).items():
+                    part.copy_(state[name])
+            steps = torch.tensor(float(self.step), device=self.device)
+            self.optimizer.state[self._weights] = {"step": steps, **moments}
+
+    def _named(self, prefix: str, flat: Tensor) -> dict[str, Tensor]:
+        """Parts of a tensor like the flat weights, by the parameters that they belong to."""
+        names = [f"{prefix}{name}" for name, _ in self.network.named_parameters()]
+        return dict(zip(names, parts(flat, self._parameters), strict=True))
 
     def _prefix(self, decay: float) -> str:
         return "ema." if decay == self.config.ema else f"ema@{decay:g}."

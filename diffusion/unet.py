@@ -118,8 +118,10 @@ class UNet(nn.Module):
     def body(self, x: Tensor, films: Tensor) -> Tensor:
         """Predict for x, given its `films`, (B, F) or (1, F) where all images have the same."""
         widths = [2 * block.width for block in self._blocks()]
-        film = iter(films.to(self.stem.weight.dtype)[:, :, None, None].split(widths, dim=1))
         h = self.stem(F.pixel_unshuffle(x, FOLD).to(self.stem.weight.dtype))
+        # In h's number format: under autocast that is narrower than the weights', and wider films
+        # would take every block's activations through memory at twice the size.
+        film = iter(films.to(h.dtype)[:, :, None, None].split(widths, dim=1))
         skips = [h]
         for layer in self.down:
             h = layer(h, next(film)) if isinstance(layer, Block) else layer(h)

@@ -1,0 +1,50 @@
+"""A network's weights in one piece of memory.
+
+What an optimizer does, it does to each number alike: over one tensor it is one pass through
+memory, over a hundred small ones a hundred calls that take longer to begin than to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def flatten(network: nn.Module) -> Tensor:
+    """Move the parameters into one new tensor (n,), of which they become parts.
+
+    They keep their values, shapes and memory formats. Moving the network to another device or
+    number format afterwards would part them again.
+    """
+    parameters = list(network.parameters())
+    flat = joined(parameter.data for parameter in parameters)
+    for parameter, part in zip(parameters, parts(flat, parameters), strict=True):
+        parameter.data = part
+    return flat
+
+
+def joined(tensors: Iterable[Tensor]) -> Tensor:
+    """Copies of dense tensors one after the other (n,), each in the order of its memory."""
+    return torch.cat([tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors])
+
+
+def parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The way back: `flat` (n,) cut into views with the shapes and memory formats of `like`."""
+    pieces = flat.split([tensor.numel() for tensor in like])
+    return [
+        piece.as_strided(tensor.shape, tensor.stride())
+        for piece, tensor in zip(pieces, like, strict=True)
+    ]
+
+
+def gradient(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The parameters' gradients as one tensor (n,); of one without, zeros."""
+    return joined(_in_format(parameter) for parameter in parameters)
+
+
+def _in_format(parameter: nn.Parameter) -> Tensor:
+    grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    # autograd hands them over in the parameter's format; a copy where it once should not.
+    return grad if grad.stride() == parameter.stride() else torch.empty_like(parameter).copy_(grad)

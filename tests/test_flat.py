@@ -1,0 +1,81 @@
+"""A network's weights in one piece of memory: diffusion/flat.py."""
+
+import copy
+
+import torch
+from torch import nn
+
+from diffusion.flat import flatten, gradient, joined, parts
+from diffusion.train_config import TrainConfig
+from diffusion.training import Trainer
+from diffusion.unet import UNet, UNetConfig
+
+CONFIG = UNetConfig(size=16, widths=(16, 32))
+
+
+def network() -> UNet:
+    torch.manual_seed(0)
+    made = UNet(CONFIG).to(memory_format=torch.channels_last)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return made
+
+
+def test_a_flattened_network_keeps_its_values_and_formats_and_its_answer():
+    before = network()
+    after = copy.deepcopy(before)
+    flatten(after)
+    for old, new in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.equal(old, new) and old.stride() == new.stride()
+    x, time = torch.randn(2, 3, 16, 16), torch.tensor([10.0, 900.0])
+    assert torch.equal(before(x, time), after(x, time))
+
+
+def test_a_change_of_the_flat_weights_is_one_of_the_network():
+    made = network()
+    flat = flatten(made)
+    flat.fill_(0.5)
+    assert all((parameter == 0.5).all() for parameter in made.parameters())
+    assert len(flat) == sum(parameter.numel() for parameter in made.parameters())
+
+
+def test_parts_undo_joined():
+    tensors = [torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.randn(7)]
+    for tensor, part in zip(tensors, parts(joined(tensors), tensors), strict=True):
+        assert torch.equal(tensor, part) and tensor.stride() == part.stride()
+
+
+def test_gradients_lie_where_their_weights_lie_and_a_missing_one_is_zero():
+    made = network()
+    flatten(made)
+    parameters = list(made.parameters())
+    for i, parameter in enumerate(parameters[:-1]):
+        parameter.grad = torch.full(parameter.shape, float(i)).contiguous()
+    found = parts(gradient(parameters), parameters)
+    for i, part in enumerate(found[:-1]):
+        assert (part == i).all()
+    assert (found[-1] == 0).all()
+
+
+def test_a_step_over_flat_weights_is_a_step_over_each_tensor():
+    config = TrainConfig(images=64, size=16, widths=(16, 32), batch=4, ema=0.9)
+    trainer = Trainer(config)
+    alone = copy.deepcopy(trainer.network)
+    optimizer = torch.optim.AdamW(
+        alone.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
+    rng = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (8, 16, 16, 3), generator=rng, dtype=torch.uint8).numpy()
+    indices = torch.arange(8).numpy()
+    for step in range(3):
+        batch = trainer.batch(pixels, indices, step)
+        optimizer.zero_grad()
+        kept, trainer.network = trainer.network, alone
+        trainer.loss(batch).backward()
+        trainer.network = kept
+        nn.utils.clip_grad_norm_(alone.parameters(), config.clip_norm)
+        optimizer.step()
+        trainer.update(batch, 1e-3)
+        trainer.step += 1
+    for one, other in zip(alone.parameters(), trainer.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
