@@ -26,7 +26,8 @@ def test_a_flattened_network_keeps_its_values_and_formats_and_its_answer():
     after = copy.deepcopy(before)
     flatten(after)
     for old, new in zip(before.parameters(), after.parameters(), strict=True):
-        assert torch.equal(old, new) and old.stride() == new.stride()
+        assert torch.equal(old, new)
+        assert old.stride() == new.stride()
     x, time = torch.randn(2, 3, 16, 16), torch.tensor([10.0, 900.0])
     assert torch.equal(before(x, time), after(x, time))
 
@@ -42,7 +43,8 @@ def test_a_change_of_the_flat_weights_is_one_of_the_network():
 def test_parts_undo_joined():
     tensors = [torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.randn(7)]
     for tensor, part in zip(tensors, parts(joined(tensors), tensors), strict=True):
-        assert torch.equal(tensor, part) and tensor.stride() == part.stride()
+        assert torch.equal(tensor, part)
+        assert tensor.stride() == part.stride()
 
 
 def test_gradients_lie_where_their_weights_lie_and_a_missing_one_is_zero():
