@@ -331,13 +331,10 @@ class Engine:
         A, B, C, D = (
             _coefficients([getattr(part.row, name) for part in parts], parts, x) for name in "ABCD"
         )
-        previous = _joined(
-            [
-                x0[rows] if part.x0_previous is None else part.x0_previous
-                for part, rows in zip(parts, _rows(parts), strict=True)
-            ]
-        )
-        z = _joined([_noise(part) for part in parts]) if any(p.row.D for p in parts) else None
+        previous = _previous(parts, x0) if any(part.row.C for part in parts) else x0
+        z = None
+        if any(part.row.D for part in parts):
+            z = _joined([_noise(part) for part in parts])
         return mix(A, B, C, D, x0, eps, previous, z), x0, eps
 
     def _settle(self, walks: dict[Hashable, Walk]) -> None:
@@ -406,6 +403,14 @@ def _denoiser(model: DiffusionModel, parts: list[Part], device: torch.device) ->
         clips.pop()
         if len(clips) == 1
         else _per_image([part.walk.request.recipe.clip for part in parts], parts),
+    )
+
+
+def _previous(parts: list[Part], x0: Tensor) -> Tensor:
+    """The clean image of each one's step before; at its first step, that of this one."""
+    rows = zip(parts, _rows(parts), strict=True)
+    return _joined(
+        [x0[own] if part.x0_previous is None else part.x0_previous for part, own in rows]
     )
 
 
