@@ -76,6 +76,30 @@ def test_the_end_of_the_page_names_whose_pictures_the_models_learned_from(visito
     )
 
 
+@pytest.mark.parametrize("size", [(360, 740), (390, 844), (1280, 720)])
+def test_the_tabs_can_be_pressed_while_a_recorded_run_is_shown_and_a_training_goes_on(
+    browser, address, size
+):
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    visitor = Screen(context.new_page())
+    visitor.open(address)
+    visitor.wait("recorded")
+    assert visitor.page.is_visible(".stage .badge")
+    covered = visitor.page.evaluate(
+        """() => {
+            const pill = document.querySelector('#pill');
+            [pill.hidden, pill.textContent] = [false, '● 100 %'];
+            return [...document.querySelectorAll('#header [role=tab], #pill')].filter((part) => {
+                const {left, right, top, width, height} = part.getBoundingClientRect();
+                const met = document.elementFromPoint(left + width / 2, top + height / 2);
+                return met !== part || right > innerWidth || height > 48;
+            }).map((part) => part.outerHTML);
+        }"""
+    )
+    assert covered == []
+    context.close()
+
+
 @pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
 def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(browser, address, size):
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
