@@ -26,6 +26,8 @@ class Capacity:
         calls = [max(claim.calls, claim.calls_left) for claim in claims]
         most = self.full if 2 * min(calls) >= max(calls) else self.quick
         due = sum(claim.images for claim in claims)
+        if len(claims) > 1:
+            return min(due, most)  # whoever is done with a row claims the next one at once
         return math.ceil(due / math.ceil(due / most))  # 8 of at most 6 are 4 and 4
 
 

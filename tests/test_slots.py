@@ -60,8 +60,14 @@ def test_a_short_one_among_long_ones_is_not_kept_waiting_by_a_large_batch():
     assert MACHINE.slots([Claim(4, 1000, 0)] * 15 + [Claim(1, 20, 0)]) == 4
 
 
-def test_what_does_not_fit_is_cut_evenly():
+def test_what_does_not_fit_of_one_visitor_is_cut_evenly():
     assert MACHINE.slots([Claim(18, 50, 0)]) == 9
+
+
+def test_with_several_visitors_every_batch_is_full():
+    # 26 of 32 images are still in their row, the others in their next: there is always more.
+    assert MACHINE.slots([Claim(4, 50, 0)] * 5 + [Claim(2, 50, 0)] * 3) == 16
+    assert MACHINE.slots([Claim(4, 50, 0), Claim(2, 50, 0)]) == 6
 
 
 def test_the_capacity_is_read_off_measured_seconds():
