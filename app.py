@@ -35,7 +35,7 @@ def main() -> None:
     print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
         measured = quality.load(options.model, backend.weights)
-        build(backend, trainings, reader, measured).launch(
+        build(backend, trainings, reader, measured, str(options.model)).launch(
             server_name=options.host, server_port=options.port, **launch_options()
         )
     finally:

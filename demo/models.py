@@ -38,11 +38,13 @@ class Models:
         trainings: Trainings,
         reader: AttributeReader | None = None,
         checkpoints: Path = CHECKPOINTS,
+        own: str = str(MODEL),
     ):
+        """`own` is the folder, or the Hub name, of what `backend` draws with."""
         self.backend, self.trainings = backend, trainings
-        offers = [_offer(OWN, MODEL.name, backend.labels, reader)]
+        offers = [_offer(OWN, Path(own).name, backend.labels, reader)]
         for folder in sorted(path.parent for path in checkpoints.glob(f"*/{CONFIG}")):
-            if folder.name == MODEL.name:
+            if folder.resolve() == Path(own).resolve():
                 continue
             try:
                 config, beside = read_config(folder), reader_beside(folder)

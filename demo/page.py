@@ -13,6 +13,7 @@ from demo.backend import Backend
 from demo.making import Maker
 from demo.models import Models
 from demo.quality import Quality
+from demo.recorded import MODEL
 from demo.service import WAITING, Service
 from demo.theme import theme
 from demo.trainings import Trainings
@@ -34,14 +35,15 @@ def build(
     trainings: Trainings | None = None,
     reader: AttributeReader | None = None,
     quality: Quality | None = None,
+    model: str = str(MODEL),
 ) -> gr.Blocks:
     """The page as Gradio Blocks; launch it with `launch_options()`.
 
     `reader` tells whether faces came as they were asked for, if it knows the model's attributes;
-    `quality` is what was measured of the model that `backend` draws with.
+    `quality` is what was measured of the model that `backend` draws with, `model` is its name.
     """
     trainings = trainings or open_trainings()
-    models = Models(backend, trainings, reader)
+    models = Models(backend, trainings, reader, own=model)
     service = Service(backend, models.folder)
     kept = (UPLOADS_KEPT // 4, UPLOADS_KEPT)
     with gr.Blocks(title=wording.TITLE, analytics_enabled=False, delete_cache=kept) as page:

@@ -10,9 +10,10 @@ import torch
 from stand_ins import awaited, randomised
 from test_backend import CAPACITY
 
+from demo import wording_make
 from demo.backend import LocalBackend
 from demo.making import Choice, Maker, choices
-from demo.models import Models
+from demo.models import CHECKPOINTS, OWN, Models
 from demo.service import Service
 from demo.settings import RECIPE, read_order
 from demo.trainings import Trainings
@@ -83,6 +84,16 @@ def test_an_order_is_a_comparison_with_one_pane_of_sixteen_faces():
     order = read_order(LABELS, {"asked": "-.-.2", "seed": "7", "guidance": "1,5"})
     assert (order.recipes, order.faces, list(order.seeds)[:2]) == ((RECIPE,), 16, [7, 8])
     assert (order.asked, order.guidance) == ((-1, -1, 2), 1.5)
+
+
+def test_a_page_that_begins_with_another_model_says_so_and_still_offers_the_shipped_one(
+    service, tmp_path
+):
+    toons = CHECKPOINTS / "toons-64"
+    models = Models(service.backend, Trainings(tmp_path), own=str(toons))
+    assert models.offers[OWN].title == wording_make.MODELS["toons-64"]
+    assert "DiceBear" in models.offers[OWN].credit
+    assert set(models.offers) == {OWN, "cartoonset-64"}
 
 
 def test_guidance_means_nothing_when_nothing_is_asked():
