@@ -69,13 +69,15 @@ def test_the_newcomers_path(browser, address, screen, network):
     page.select_option("#lens", "x0")
     page.select_option("#lens", "x")
     before = screen.pixels("right")
-    screen.run(right_eta="0.5")
+    # Both panes are new: were one in the cache, the other would be drawn in smaller batches than
+    # by the replay, and on some processors sums depend on that.
+    screen.run(seed=8, right_eta="0.5")
     says(screen, "Drawing 4 faces")
     screen.wait("finished")
     drawn = screen.pixels("left"), screen.pixels("right")
     assert drawn[1] != before
     name, film = saved(screen, "mp4")
-    assert name == "cartoon-diffusion-seed-7.mp4"
+    assert name == "cartoon-diffusion-seed-8.mp4"
     assert film[4:8] == b"ftyp"
     _, picture = saved(screen, "png")
 
@@ -99,7 +101,7 @@ def test_the_newcomers_path(browser, address, screen, network):
     other.wait("recorded")
     drop(other, picture)
     says(other, "The picture's settings are back.")
-    assert form(other) == {**settings.DEFAULTS, "right_eta": "0.5"}
+    assert form(other) == {**settings.DEFAULTS, "seed": "8", "right_eta": "0.5"}
     network.calls = 0
     other.page.click(".keep .replay")
     says(other, "Replay: identical.")
