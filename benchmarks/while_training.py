@@ -23,7 +23,7 @@ from benchmarks.startup import SETTLED, click_run
 from diffusion.cartoons import STYLES
 
 STEADY = 10.0  # seconds of training, before what it takes away is measured
-BETWEEN = 600  # milliseconds from one event to the next: the server answers each of them anew
+BETWEEN = 600  # milliseconds from one event to the next
 # The Train tab's own question: how are the runs?
 LOOK = """async ([count, between]) => {
     const { components } = window.gradio_config;
@@ -43,7 +43,7 @@ LOOK = """async ([count, between]) => {
     }
     return times;
 }"""
-# Another sampler on the right, until the label that the server gives it is there.
+# Another sampler on the right, until its label is there; the page does that by itself.
 CHANGE = """async ([count, between]) => {
     const label = document.querySelector("#right_steps"), times = [];
     const choices = [...document.querySelectorAll("#right_sampler input[type=radio]")];

@@ -103,14 +103,15 @@ def create(
     stop_button.click(
         lambda: {"type": "stopped"}, None, stage, cancels=[running, replaying], **quiet
     )
+    # The rest happens in the browser.
     gr.on(
         [left_sampler.change, right_sampler.change],
-        _labels,
+        None,
         [left_sampler, right_sampler],
         [left_steps, right_steps, left_eta, right_eta],
+        js="(left, right) => cartoon.labels(left, right)",
         **quiet,
     )
-    # The rest happens in the browser.
     dice.click(None, None, seed, js="() => String(Math.floor(Math.random() * 1e6))", **quiet)
     stage.settings(None, None, fields, js="() => cartoon.take()", **quiet)
     page.load(None, None, fields, js="() => cartoon.initial()", **quiet)
@@ -126,8 +127,13 @@ def create(
 
 def head() -> str:
     """The script that the page needs before its components are there."""
-    defaults = json.dumps(settings.DEFAULTS)
-    script = (ASSETS / "address.js").read_text().replace('"[defaults]"', defaults)
+    labels = {
+        left: {right: _labels(left, right) for right in settings.SAMPLERS}
+        for left in settings.SAMPLERS
+    }
+    script = (ASSETS / "address.js").read_text()
+    for place, known in {"defaults": settings.DEFAULTS, "labels": labels}.items():
+        script = script.replace(f'"[{place}]"', json.dumps(known))
     return f"<script>{script}</script>"
 
 
@@ -168,7 +174,7 @@ def _stage(service: Service) -> gr.HTML:
 
 
 def _labels(left: str, right: str) -> list[dict]:
-    """The words over steps and η when the samplers change."""
+    """What the fields of steps and η become with these samplers: Gradio's updates of them."""
     left_steps, right_steps, right_eta = wording.labels(left, right)
     return [
         gr.update(label=left_steps),

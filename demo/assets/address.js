@@ -4,6 +4,7 @@
 window.cartoon = (() => {
   const STORED = "cartoon-diffusion";
   const DEFAULTS = "[defaults]"; // the server puts the form's fields here, in order
+  const LABELS = "[labels]"; // and what becomes of some of them, by left and right sampler
 
   const names = Object.keys(DEFAULTS);
   let now = { ...DEFAULTS };
@@ -70,6 +71,7 @@ window.cartoon = (() => {
     follow,
     link,
     now: () => now,
+    labels: (left, right) => LABELS[left]?.[right],
     // What the form should become; `take` is called by the event that fills it.
     offer: (fields) => {
       pending = { ...DEFAULTS, ...fields };

@@ -193,6 +193,16 @@ def test_each_side_can_be_any_sampler(screen, sampler, title, how, label):
     assert levels == 8
 
 
+def test_the_words_over_the_steps_need_no_server(screen):
+    page = screen.page
+    page.context.set_offline(True)
+    choose(screen, right_sampler="dpmpp_2m")
+    page.wait_for_function(
+        "document.querySelector('#right_steps').textContent.includes('DPM-Solver++ steps')"
+    )
+    page.wait_for_selector("#right_eta input:disabled")
+
+
 def test_the_equation_follows_the_playhead(screen):
     page = screen.page
     screen.run(seed=35, left_steps=10, right_steps=5, right_eta="0.5")
