@@ -63,45 +63,42 @@ class Denoiser:
         At level 0 there is nothing to remove: x0 is x itself, and eps is what the network sees
         at level 1, which is what DDIM inversion needs for its first step.
         """
-        level = t.clamp(min=1)
-        signal, noise = at_level(self.schedule, level, x)
-        meant = self._guided_x0(x, level, signal, noise)
+        levels = _levels(self.schedule, t, x)
+        meant = self._guided_x0(x, levels)
         x0 = self._clipped(meant)
-        eps = torch.addcmul(x, signal, x0 if self.rederive else meant, value=-1) / noise
-        clean = t == 0
-        if clean.device.type == "cpu" and not clean.any():  # asking a GPU would wait for it
-            return x0, eps
-        return torch.where(_expand(clean, x), x, x0), eps
+        shown = x0 if self.rederive else meant
+        eps = torch.addcmul(x, levels.signal, shown, value=-1) / levels.noise
+        return x0 if levels.clean is None else torch.where(levels.clean, x, x0), eps
 
     def _clipped(self, x0: Tensor) -> Tensor:
         if isinstance(self.clip, Tensor):
-            return torch.where(_expand(self.clip.to(x0.device), x0), x0.clamp(-1, 1), x0)
+            return torch.where(_expand(self.clip.to(x0.device), x0.ndim), x0.clamp(-1, 1), x0)
         return x0.clamp(-1, 1) if self.clip else x0
 
-    def _guided_x0(self, x: Tensor, t: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    def _guided_x0(self, x: Tensor, levels: _Levels) -> Tensor:
         if self.labels is None:
-            return self._x0(x, t, signal, noise, None)
+            return self._x0(x, levels, None)
         w = torch.as_tensor(self.guidance, dtype=x.dtype).expand(len(x))
         low, high = (bound * self.schedule.T for bound in self.interval)
         if self.interval != EVERYWHERE:
-            w = torch.where(((t < low) | (t > high)).to(w.device) & (w != 0), 1.0, w)
+            outside = (levels.t < low) | (levels.t > high)
+            w = torch.where(outside.to(w.device) & (w != 0), 1.0, w)
         labels = torch.where((w == 0).to(x.device)[:, None], ANY, self.labels)
         twice = ((w != 0) & (w != 1)).nonzero()[:, 0].to(x.device)
         if not len(twice):
-            return self._x0(x, t, signal, noise, labels)
-        rows = [torch.cat([tensor, tensor[twice]]) for tensor in (x, t, signal, noise)]
+            return self._x0(x, levels, labels)
         labels = torch.cat([labels, torch.full_like(labels[twice], ANY)])
-        x0, anything = self._x0(*rows, labels).split([len(x), len(twice)])
-        mixed = anything + _expand(w.to(x.device)[twice], x) * (x0[twice] - anything)
+        both = self._x0(torch.cat([x, x[twice]]), levels.and_again(twice), labels)
+        x0, anything = both.split([len(x), len(twice)])
+        mixed = anything + _expand(w.to(x.device)[twice], x.ndim) * (x0[twice] - anything)
         return x0.index_copy(0, twice, mixed)
 
-    def _x0(
-        self, x: Tensor, t: Tensor, signal: Tensor, noise: Tensor, labels: Tensor | None
-    ) -> Tensor:
-        time = t.to(x.dtype) * (1000 / self.schedule.T)
-        output = self.network(x, time) if labels is None else self.network(x, time, labels)
+    def _x0(self, x: Tensor, levels: _Levels, labels: Tensor | None) -> Tensor:
+        asked = () if labels is None else (labels,)
+        output = self.network(x, levels.time, *asked)
         # A network that works channels-last answers so; the algebra below would run slowly on it.
-        return to_x0(self.prediction, output.to(x.dtype).contiguous(), x, signal, noise)
+        output = output.to(x.dtype).contiguous()
+        return to_x0(self.prediction, output, x, levels.signal, levels.noise)
 
 
 def to_x0(prediction: str, output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
@@ -161,7 +158,46 @@ def check_prediction(prediction: str) -> None:
 def at_level(schedule: Schedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """signal and noise of levels t (B,), in x's dtype and on its device, shaped (B, 1, ...)."""
     signal, noise = _tables(schedule, x.device, x.dtype)
-    return _expand(signal[t], x), _expand(noise[t], x)
+    return _expand(signal[t], x.ndim), _expand(noise[t], x.ndim)
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """What the levels of a batch mean, for tensors of one shape, dtype and device."""
+
+    t: Tensor  # int64 (B,), at least 1
+    signal: Tensor  # (B, 1, ...), as noise
+    noise: Tensor
+    time: Tensor  # (B,), what the network is told: 1000·t/T
+    clean: Tensor | None  # (B, 1, ...), whether an image is at level 0; None: none is
+
+    def and_again(self, rows: Tensor) -> _Levels:
+        """With some of the images a second time, after the others."""
+        parts = (self.t, self.signal, self.noise, self.time)
+        return _Levels(*(torch.cat([part, part[rows]]) for part in parts), clean=None)
+
+
+def _levels(schedule: Schedule, t: Tensor, x: Tensor) -> _Levels:
+    if t.device.type == x.device.type == "cpu":
+        return _kept_levels(schedule, tuple(t.tolist()), x.ndim, x.dtype)
+    clean = _expand(t == 0, x.ndim)  # asking a GPU whether there is any would wait for it
+    return _looked_up(schedule, t, x, clean)
+
+
+# After a network has run, torch's small operations are out of a CPU's caches, and the dozen of
+# them takes longer than all arithmetic on the pictures; the levels of a sampler come again.
+@lru_cache(maxsize=2048)
+def _kept_levels(
+    schedule: Schedule, levels: tuple[int, ...], ndim: int, dtype: torch.dtype
+) -> _Levels:
+    t, x = torch.tensor(levels), torch.empty([0] * ndim, dtype=dtype)
+    return _looked_up(schedule, t, x, _expand(t == 0, ndim) if 0 in levels else None)
+
+
+def _looked_up(schedule: Schedule, t: Tensor, x: Tensor, clean: Tensor | None) -> _Levels:
+    t = t.clamp(min=1)
+    time = t.to(x.dtype) * (1000 / schedule.T)
+    return _Levels(t, *at_level(schedule, t, x), time, clean)
 
 
 @lru_cache(maxsize=64)
@@ -170,5 +206,5 @@ def _tables(schedule: Schedule, device: torch.device, dtype: torch.dtype) -> tup
     return schedule.signal.to(dtype).to(device), schedule.noise.to(dtype).to(device)
 
 
-def _expand(per_image: Tensor, x: Tensor) -> Tensor:
-    return per_image.reshape(-1, *[1] * (x.ndim - 1))
+def _expand(per_image: Tensor, ndim: int) -> Tensor:
+    return per_image.reshape(-1, *[1] * (ndim - 1))

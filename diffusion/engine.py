@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -290,7 +291,7 @@ class Engine:
             else:
                 self._fail(parts[0].walk, error)
             return
-        finite = x.flatten(1).sum(1).isfinite().tolist()
+        finite = _finite(x)
         first = 0
         for part in parts:
             rows = slice(first, first + len(part))
@@ -433,6 +434,13 @@ def _coefficients(values: list[float], parts: list[Part], x: Tensor) -> Tensor |
 
 def _joined(tensors: list[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def _finite(x: Tensor) -> list[bool]:
+    """Whether each image is made of numbers alone."""
+    if x.device.type == "cpu":  # NumPy, as in `to_uint8`
+        return np.isfinite(x.float().flatten(1).numpy().sum(1)).tolist()
+    return x.flatten(1).sum(1).isfinite().tolist()
 
 
 def _rows(parts: list[Part]) -> list[slice]:
