@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -56,7 +56,7 @@ class RunEnded(RuntimeError):
     """The run ended early; the message is a sentence for the visitor."""
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """What the page needs of a place where pictures are computed."""
 
     schedule: Schedule
@@ -64,6 +64,11 @@ class Backend(Protocol):
     weights: str  # which weights draw: diffusion.model.weights_hash, or ""
     labels: Labels  # what the model can be asked for
 
+    def _tell_about(self, model: DiffusionModel) -> None:
+        self.schedule, self.size = model.schedule, model.shape[1]
+        self.weights, self.labels = model.version, model.labels
+
+    @abstractmethod
     def stream(
         self, comparison: Comparison, alone: str = ""
     ) -> AsyncIterator[Begun | Tick | Place | Note]:
@@ -74,33 +79,32 @@ class Backend(Protocol):
         Raises ValueError or RuntimeError, with a sentence for the visitor, when the run cannot
         be done.
         """
-        ...
 
+    @abstractmethod
     def of(self, model: str) -> Backend:
         """The same place, drawing with the model in another folder; "" is the shipped one.
 
         May take a while, as the model may have to be loaded; raises ModelError.
         """
-        ...
 
+    @abstractmethod
     def images_per_second(self) -> float | None:
         """How many images the network computes in a second; None until that is known."""
-        ...
 
+    @abstractmethod
     def describe(self) -> str:
         """Where the pictures are computed, in a few words."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """End all work."""
-        ...
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """An engine in this process: all visitors share one network, call by call."""
 
     def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
-        self._describe(model)
+        self._tell_about(model)
         self._device = model.device.type
         self._loaded, self._models = model, Residents(model.device, load=_load)
         self._models.keep(MODEL, model)
@@ -137,12 +141,8 @@ class LocalBackend:
             return self
         about, other = self.engine.models.get(model).model, copy.copy(self)
         other._model = model
-        other._describe(about)
+        other._tell_about(about)
         return other
-
-    def _describe(self, model: DiffusionModel) -> None:
-        self.schedule, self.size = model.schedule, model.shape[1]
-        self.weights, self.labels = model.version, model.labels
 
     def images_per_second(self) -> float | None:
         """See Backend."""

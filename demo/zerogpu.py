@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import copy
 import logging
 import math
 import threading
@@ -24,7 +25,7 @@ from pathlib import Path
 import torch
 
 from demo import wording
-from demo.backend import Begun, LocalBackend, Note, RunEnded, Tick, follow, requests
+from demo.backend import Backend, Begun, LocalBackend, Note, RunEnded, Tick, follow, requests
 from demo.settings import Comparison
 from diffusion import Denoiser, DiffusionModel
 from diffusion.backends import accelerated
@@ -49,21 +50,17 @@ Shot = tuple[int, Still]  # what travels from the GPU's process: a pane, and its
 log = logging.getLogger(__name__)
 
 
-class ZeroGPUBackend:
+class ZeroGPUBackend(Backend):
     """Each run on a borrowed GPU; on this Space's own CPU when none is to be had."""
 
     def __init__(self, model: str | Path):
         import spaces  # exists on Spaces alone
 
-        about = DiffusionModel.from_pretrained(model)
-        self.schedule, self.size = about.schedule, about.shape[1]
-        self.weights, self.labels = about.version, about.labels
-        self._model = str(model)
-        self._pace = Pace()
+        self._shown = str(model)  # whose page this is
+        self._space = Space(self._shown)
         self._shots = spaces.GPU(duration=self._duration)(shots)
-        self._feeds: set[Feed] = set()
-        self._local: LocalBackend | None = None
-        self._lock = threading.Lock()  # around _feeds and _local
+        self._model = self._shown  # that draws
+        self._tell_about(self._space.models.get(self._model).model)
 
     async def stream(
         self, comparison: Comparison, alone: str = ""
@@ -80,20 +77,25 @@ class ZeroGPUBackend:
             if feed.begun or feed.stopped:
                 raise
         finally:
-            self._leave(feed)
+            self._space.leave(feed)
         yield Note(wording.CPU_INSTEAD)
         local = await asyncio.to_thread(self._cpu)
         async with contextlib.aclosing(local.stream(comparison, alone)) as ticks:
             async for tick in ticks:
                 yield tick
 
-    def of(self, model: str) -> ZeroGPUBackend | LocalBackend:
-        """See Backend; what was trained here draws on this Space's CPU."""
-        return self._cpu().of(model) if model else self
+    def of(self, model: str) -> ZeroGPUBackend:
+        """See Backend."""
+        if not model:
+            return self
+        about, other = self._space.models.get(model).model, copy.copy(self)
+        other._model = model
+        other._tell_about(about)
+        return other
 
     def images_per_second(self) -> float:
         """See Backend."""
-        return 1 / self._pace.call(1)
+        return 1 / self._space.pace.call(1)
 
     def describe(self) -> str:
         """See Backend."""
@@ -101,6 +103,63 @@ class ZeroGPUBackend:
 
     def close(self) -> None:
         """See Backend."""
+        self._space.close()
+
+    def _feed(self, comparison: Comparison) -> Feed:
+        """Ask for a GPU and begin."""
+        wanted = requests(comparison, self._model)
+        films = tuple(Film(calls=len(one.recipe.plan(self.schedule))) for one in wanted)
+        feed = Feed(lambda: self._shots(wanted), films)
+        self._space.enter(feed)
+        feed.start()
+        return feed
+
+    def _duration(self, wanted: Sequence[Request]) -> int:
+        """The seconds to ask for; spaces passes what the wrapped function gets."""
+        images, calls = len(wanted[0].seeds), sum(one.recipe.steps for one in wanted)
+        return self._space.pace.duration(images, calls)
+
+    def _cpu(self) -> LocalBackend:
+        return self._space.cpu().of("" if self._model == self._shown else self._model)
+
+
+class Space:
+    """What all models of a Space share: the runs that go on, their pace, and the Space's own CPU.
+
+    Models are loaded here to know about them; those that draw are the GPU's and the engine's.
+    """
+
+    def __init__(self, model: str):
+        self.models = Residents("cpu")
+        self.pace = Pace()
+        self._model = model
+        self._feeds: set[Feed] = set()
+        self._local: LocalBackend | None = None
+        self._lock = threading.Lock()
+
+    def enter(self, feed: Feed) -> None:
+        """A run begins."""
+        with self._lock:
+            self._feeds.add(feed)
+
+    def leave(self, feed: Feed) -> None:
+        """Nobody looks at a run any more: it ends, and its pace counts."""
+        feed.stop()
+        with self._lock:
+            self._feeds.discard(feed)
+            if feed.calls:
+                self.pace = self.pace.measured(feed.images, feed.seconds / feed.calls)
+
+    def cpu(self) -> LocalBackend:
+        """The engine of this Space's own CPU, made when it is first needed."""
+        with self._lock:
+            if self._local is None:
+                model = DiffusionModel.from_pretrained(self._model, "cpu")
+                self._local = LocalBackend(accelerated(model))
+            return self._local
+
+    def close(self) -> None:
+        """End all runs."""
         with self._lock:
             feeds, local = tuple(self._feeds), self._local
         for feed in feeds:
@@ -109,34 +168,6 @@ class ZeroGPUBackend:
             feed.join(LEAVING)
         if local:
             local.close()
-
-    def _feed(self, comparison: Comparison) -> Feed:
-        """Ask for a GPU and begin."""
-        wanted = requests(comparison, self._model)
-        films = tuple(Film(calls=len(one.recipe.plan(self.schedule))) for one in wanted)
-        feed = Feed(lambda: self._shots(wanted), films)
-        with self._lock:
-            self._feeds.add(feed)
-        feed.start()
-        return feed
-
-    def _leave(self, feed: Feed) -> None:
-        feed.stop()
-        with self._lock:
-            self._feeds.discard(feed)
-            if feed.calls:
-                self._pace = self._pace.measured(feed.images, feed.seconds / feed.calls)
-
-    def _duration(self, wanted: Sequence[Request]) -> int:
-        """The seconds to ask for; spaces passes what the wrapped function gets."""
-        return self._pace.duration(len(wanted[0].seeds), sum(one.recipe.steps for one in wanted))
-
-    def _cpu(self) -> LocalBackend:
-        with self._lock:
-            if self._local is None:
-                model = DiffusionModel.from_pretrained(self._model, "cpu")
-                self._local = LocalBackend(accelerated(model))
-            return self._local
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from demo.settings import read_comparison
 from demo.zerogpu import LONGEST, SHORTEST, START, Feed, Pace, ZeroGPUBackend
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.film import Film, Still
-from diffusion.model import ready
+from diffusion.model import ready, weights_hash
 from diffusion.recipe import draw
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +174,23 @@ def test_a_reused_worker_draws_with_the_weights_that_were_trained_meanwhile(tmp_
     assert_drawn_by(old, asked, before)
     assert_drawn_by(new, asked, after)
     assert (before[-1].stills[0].x != after[-1].stills[0].x).any()
+
+
+@elsewhere
+def test_other_models_borrow_a_gpu_too(tmp_path):
+    save(tmp_path / "shown")
+    other, asked = save(tmp_path / "other", seed=1), comparison()
+    backend = ZeroGPUBackend(tmp_path / "shown").of(str(tmp_path / "other"))
+    assert backend.weights == weights_hash(tmp_path / "other")
+    with only_in_workers():
+        ticks = watched(backend, asked)
+    assert_drawn_by(other, asked, ticks)
+    scheduler.refusal = "You have exceeded your ZeroGPU quota"
+    note, *ticks = watched(backend, asked)
+    assert note == Note(wording.CPU_INSTEAD)
+    assert_drawn_by(other, asked, ticks, ON_THE_CPU)
+    backend.close()
+    wait_for_threads()
 
 
 @elsewhere
