@@ -27,6 +27,8 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="a model folder or a Hub name")
     options = parser.parse_args()
     keep_memory()
+    # Gradio would load it at the first click, where it is installed; no plot here needs it.
+    sys.modules.setdefault("matplotlib", None)
     try:
         reader, trainings = reader_beside(options.model), open_trainings()
         backend = choose_backend(options)

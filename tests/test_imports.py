@@ -71,3 +71,20 @@ def test_the_library_samples_without_gradio_and_other_heavy_packages():
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "(1, 3, 16, 16)"), done.stderr
+
+
+def test_no_click_on_the_page_has_to_wait_for_matplotlib():
+    script = "\n".join(
+        (
+            "import sys, app",
+            "app.choose_backend = lambda options: sys.exit(loaded())",
+            "def loaded():",
+            "    from gradio.utils import MatplotlibBackendMananger",
+            "    with MatplotlibBackendMananger():",
+            "        return sum(name.startswith('matplotlib.') for name in sys.modules)",
+            "sys.argv = ['app.py']",
+            "app.main()",
+        )
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert done.returncode == 0
