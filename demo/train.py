@@ -38,6 +38,7 @@ FIRST_STYLES = ("toon-head", "pixel-art")  # the others are under Advanced
 SIZES = (32, 64)
 POINTS = 240  # of the loss line
 FILM_SIDE, FILM_FPS = 512, 6
+FILM_SHEETS = 250  # of a time-lapse, evenly chosen; always the first and the last
 FRESH = 0.5  # seconds that an answer to everybody's polling may be old
 
 log = logging.getLogger(__name__)
@@ -305,18 +306,15 @@ class Desk:
     def film(self, wish: dict) -> dict:
         """The time-lapse as an MP4."""
         run = self.trainings.find(wish.get("run"))
-        frames = []
-        for path in sorted(run.previews.glob("*.png")):
-            with Image.open(path) as sheet:
-                scale = max(FILM_SIDE // sheet.width, 1)
-                size = (sheet.width * scale, sheet.height * scale)
-                frames.append(sheet.convert("RGB").resize(size, Image.Resampling.NEAREST))
-        if not frames:
+        sheets = sorted(run.previews.glob("*.png"))
+        if not sheets:
             raise Refused(wording.NO_MODEL)
+        stride = -(-(len(sheets) - 1) // (FILM_SHEETS - 1)) or 1
+        chosen = [*sheets[:-1:stride], sheets[-1]]
         buffer = run.folder / f".film-{threading.get_ident()}.mp4"
-        with self._filming:  # packing takes a core: one film at a time
+        with self._filming:  # packing takes a core and memory: one film at a time
             try:
-                save_animation(buffer, frames, FILM_FPS)
+                save_animation(buffer, map(_enlarged, chosen), FILM_FPS)
                 content = buffer.read_bytes()
             finally:
                 buffer.unlink(missing_ok=True)
@@ -348,6 +346,13 @@ class Desk:
             }
             self._answers[key] = (time.monotonic(), found)
         return found
+
+
+def _enlarged(path: Path) -> Image.Image:
+    with Image.open(path) as sheet:
+        scale = max(FILM_SIDE // sheet.width, 1)
+        size = (sheet.width * scale, sheet.height * scale)
+        return sheet.convert("RGB").resize(size, Image.Resampling.NEAREST)
 
 
 def _line(records: list[dict]) -> list[list[float]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import os
 import signal
 import time
 
+import av
 import pytest
+from PIL import Image
 
-from demo import estimate, wording_train
+from demo import estimate, train, wording_train
 from demo import trainings as module
 from demo.train import Desk
 from demo.trainings import Refused, Rules, Trainings, about
@@ -191,6 +195,23 @@ def test_what_is_seen_of_a_run_is_what_its_folder_holds(trainings, desk, picture
     )
     desk.remove({"run": "by-command", "owner": trainings.operator})
     assert not trainings.runs()
+
+
+@pytest.mark.parametrize(("sheets", "shown"), [(1, [0]), (4, [0, 1, 2, 3]), (9, [0, 3, 6, 8])])
+def test_a_film_of_a_long_run_has_its_first_and_last_sheet_and_some_between(
+    trainings, desk, monkeypatch, sheets, shown
+):
+    run = Run(trainings.root / "long")
+    run.create("pixel-art", SMALL)
+    run.previews.mkdir()
+    for images in range(sheets):
+        Image.new("L", (34, 34), 25 * images).save(run.previews / f"{images:07d}.png")
+    monkeypatch.setattr(train, "FILM_SHEETS", 4)
+    _, film = desk.film({"run": "long"})["uri"].split(",")
+    with av.open(io.BytesIO(base64.b64decode(film))) as container:
+        seen = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
+    greys = [round(grey / 25) for grey in seen]
+    assert greys == shown + shown[-1:] * train.FILM_FPS
 
 
 @pytest.fixture
