@@ -122,9 +122,12 @@ def _plot(curves: dict, machine: str, out: Path) -> None:
     figure, places = plt.subplots(1, len(curves), figsize=(11, 3.4), constrained_layout=True)
     for place, (name, (unit, costs)) in zip(places, curves.items(), strict=True):
         place.plot(list(costs), list(costs.values()), marker="o", color="#0F766E", clip_on=False)
-        if not name.startswith("steps"):  # whose cost is a straight line
+        ticks = list(costs)
+        if name.startswith("steps"):  # whose cost is a straight line
+            ticks = [steps for steps in ticks if 10 * steps >= ticks[-1]]  # there is room for these
+        else:
             place.set_xscale("log", base=2)
-        place.set_xticks(list(costs), [str(size) for size in costs])
+        place.set_xticks(ticks, map(str, ticks))
         place.set_ylim(bottom=0)
         place.set_xlabel(name)
         place.set_ylabel(unit)
