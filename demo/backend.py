@@ -63,6 +63,8 @@ class Backend(ABC):
     size: int  # side of a picture in pixels
     weights: str  # which weights draw: diffusion.model.weights_hash, or ""
     labels: Labels  # what the model can be asked for
+    _model: str  # that draws
+    _models: Residents
 
     def _tell_about(self, model: DiffusionModel) -> None:
         self.schedule, self.size = model.schedule, model.shape[1]
@@ -80,12 +82,17 @@ class Backend(ABC):
         be done.
         """
 
-    @abstractmethod
     def of(self, model: str) -> Backend:
         """The same place, drawing with the model in another folder; "" is the shipped one.
 
         May take a while, as the model may have to be loaded; raises ModelError.
         """
+        if not model:
+            return self
+        about, other = self._models.get(model).model, copy.copy(self)
+        other._model = model
+        other._tell_about(about)
+        return other
 
     @abstractmethod
     def images_per_second(self) -> float | None:
@@ -134,15 +141,6 @@ class LocalBackend(Backend):
             async with contextlib.aclosing(follow(showing.films)) as ticks:
                 async for tick in ticks:
                     yield tick
-
-    def of(self, model: str) -> LocalBackend:
-        """See Backend."""
-        if not model:
-            return self
-        about, other = self.engine.models.get(model).model, copy.copy(self)
-        other._model = model
-        other._tell_about(about)
-        return other
 
     def images_per_second(self) -> float | None:
         """See Backend."""

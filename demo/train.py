@@ -27,6 +27,7 @@ from demo.uploads import MOST, MOST_BYTES, MOST_SENT, SIZE, UploadError
 from diffusion.cartoons import FIRST, STYLES, face, source
 from diffusion.data import DataError
 from diffusion.device import pick_device, training_precision
+from diffusion.film import Film
 from diffusion.model import CONFIG, WEIGHTS, DiffusionModel, ModelError
 from diffusion.pictures import read_settings, save_animation
 from diffusion.runs import BUSY, Run, RunError, still_noise
@@ -38,7 +39,6 @@ FIRST_STYLES = ("toon-head", "pixel-art")  # the others are under Advanced
 SIZES = (32, 64)
 POINTS = 240  # of the loss line
 FILM_SIDE, FILM_FPS = 512, 6
-FILM_SHEETS = 250  # of a time-lapse, evenly chosen; always the first and the last
 FRESH = 0.5  # seconds that an answer to everybody's polling may be old
 
 log = logging.getLogger(__name__)
@@ -309,8 +309,7 @@ class Desk:
         sheets = sorted(run.previews.glob("*.png"))
         if not sheets:
             raise Refused(wording.NO_MODEL)
-        stride = -(-(len(sheets) - 1) // (FILM_SHEETS - 1)) or 1
-        chosen = [*sheets[:-1:stride], sheets[-1]]
+        chosen = [sheets[i] for i in Film(calls=len(sheets) - 1).kept_calls]
         buffer = run.folder / f".film-{threading.get_ident()}.mp4"
         with self._filming:  # packing takes a core and memory: one film at a time
             try:

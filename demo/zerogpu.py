@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import copy
 import logging
 import math
 import threading
@@ -59,8 +58,8 @@ class ZeroGPUBackend(Backend):
         self._shown = str(model)  # whose page this is
         self._space = Space(self._shown)
         self._shots = spaces.GPU(duration=self._duration)(shots)
-        self._model = self._shown  # that draws
-        self._tell_about(self._space.models.get(self._model).model)
+        self._model, self._models = self._shown, Residents("cpu")  # to know about them
+        self._tell_about(self._models.get(self._model).model)
 
     async def stream(
         self, comparison: Comparison, alone: str = ""
@@ -83,15 +82,6 @@ class ZeroGPUBackend(Backend):
         async with contextlib.aclosing(local.stream(comparison, alone)) as ticks:
             async for tick in ticks:
                 yield tick
-
-    def of(self, model: str) -> ZeroGPUBackend:
-        """See Backend."""
-        if not model:
-            return self
-        about, other = self._space.models.get(model).model, copy.copy(self)
-        other._model = model
-        other._tell_about(about)
-        return other
 
     def images_per_second(self) -> float:
         """See Backend."""
@@ -124,13 +114,9 @@ class ZeroGPUBackend(Backend):
 
 
 class Space:
-    """What all models of a Space share: the runs that go on, their pace, and the Space's own CPU.
-
-    Models are loaded here to know about them; those that draw are the GPU's and the engine's.
-    """
+    """What all models of a Space share: the runs that go on, their pace, and its own CPU."""
 
     def __init__(self, model: str):
-        self.models = Residents("cpu")
         self.pace = Pace()
         self._model = model
         self._feeds: set[Feed] = set()

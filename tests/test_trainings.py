@@ -206,7 +206,7 @@ def test_a_film_of_a_long_run_has_its_first_and_last_sheet_and_some_between(
     run.previews.mkdir()
     for images in range(sheets):
         Image.new("L", (34, 34), 25 * images).save(run.previews / f"{images:07d}.png")
-    monkeypatch.setattr(train, "FILM_SHEETS", 4)
+    monkeypatch.setattr("diffusion.film.KEPT", 4)
     _, film = desk.film({"run": "long"})["uri"].split(",")
     with av.open(io.BytesIO(base64.b64decode(film))) as container:
         seen = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
