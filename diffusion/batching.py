@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import time
 
 import torch
@@ -12,33 +14,49 @@ from diffusion.film import KEPT, LENSES
 from diffusion.model import DiffusionModel
 from diffusion.slots import Capacity
 
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+# Powers of two alone: OpenVINO cuts a batch into them, and CUDA graphs fill it up to the next.
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GOOD_ENOUGH = 0.95  # of the best images per second: a smaller batch moves everybody sooner
 PATIENCE = 3.0  # how much longer than alone an image may take in a `quick` batch
 EVERYBODY_MOVES = 2.0  # seconds in which every image in flight should come one call further
 MEMORY = 2**31  # bytes that the films of all images in flight may fill
-WORTH_IT = 1.05  # times more images per second from twice the batch, to go on
+WORTH_IT = 1.05  # times the images per second, from twice the batch, to try one more
 TICK = 0.0015  # seconds, about, that a tick takes beside the network: noise, mixing, pictures
-BUDGET = 4.0  # seconds, after which no larger batch is tried
+BUDGET = 4.0  # seconds, after which nothing more is tried
 
 
-def measure(model: DiffusionModel, repeats: int = 2) -> Capacity:
-    """Time batches of growing size, until more images at once bring nothing more."""
-    begun, seconds = time.perf_counter(), {}
-    for size in SIZES:
-        try:
-            seconds[size] = TICK + _seconds(model, size, repeats)
-        except torch.OutOfMemoryError:
-            break
-        flat = size / seconds[size] < WORTH_IT * _best_of_half(seconds, size)
-        if flat or time.perf_counter() - begun > BUDGET:
-            break
+def measure(model: DiffusionModel, passes: int = 3) -> Capacity:
+    """Time batches of growing size, until more images at once bring nothing more.
+
+    A size is compared with its half of a moment ago, and the median of the passes counts: on a
+    machine that does other things too, times of different moments cannot be compared.
+    """
+    end = time.perf_counter() + BUDGET
+    alone, gains = [], {size: [] for size in SIZES[1:]}
+    with contextlib.suppress(torch.OutOfMemoryError):  # the sizes before are what there is room for
+        for _ in range(passes):
+            _one_pass(model, alone, gains, end)
+    seconds = {1: min(alone)}
+    for size, tries in gains.items():
+        if tries:
+            seconds[size] = 2 * seconds[size // 2] / statistics.median_high(tries)
     return capacity(seconds, picture_bytes=_bytes(model))
 
 
-def _best_of_half(seconds: dict[int, float], size: int) -> float:
-    """Images per second of the best batch of half the size or less."""
-    return max((n / seconds[n] for n in seconds if 2 * n <= size), default=0.0)
+def _one_pass(
+    model: DiffusionModel, alone: list[float], gains: dict[int, list[float]], end: float
+) -> None:
+    """Add the seconds of one image, and of each size its images per second over its half's."""
+    before = TICK + _seconds(model, 1)
+    alone.append(before)
+    for size, tries in gains.items():
+        if time.perf_counter() > end:
+            break
+        now = TICK + _seconds(model, size)
+        tries.append(2 * before / now)
+        if tries[-1] < WORTH_IT:
+            break
+        before = now
 
 
 def capacity(seconds: dict[int, float], picture_bytes: int) -> Capacity:
@@ -51,12 +69,11 @@ def capacity(seconds: dict[int, float], picture_bytes: int) -> Capacity:
 
 
 @torch.no_grad()
-def _seconds(model: DiffusionModel, images: int, repeats: int) -> float:
+def _seconds(model: DiffusionModel, images: int) -> float:
     x = torch.zeros(images, *model.shape, device=model.device)
     t = torch.full((images,), model.schedule.T, device=model.device)
     denoise = model.denoiser()
-    timed = [_timed(denoise, x, t) for _ in range(1 + repeats)]
-    return min(timed[1:])  # what disturbs a measurement only makes it slower
+    return min(_timed(denoise, x, t) for _ in range(2))  # the first of a size has to be prepared
 
 
 def _timed(denoise: Denoiser, x: Tensor, t: Tensor) -> float:

@@ -100,7 +100,7 @@ class OpenVino:
         pictures = x.float().numpy()
         answer = torch.empty(len(x), *self._answer)
         with self._lock:
-            for rows in _powers_of_two(len(x)):
+            for rows in parts(len(x)):
                 self._infer(pictures[rows], films[rows], answer.numpy()[rows])
         return answer
 
@@ -153,7 +153,7 @@ def compute_with_torch() -> None:
         torch.set_num_threads(THREADS)
 
 
-def _powers_of_two(images: int) -> list[slice]:
+def parts(images: int) -> list[slice]:
     """Rows 0 to `images` in as few parts as powers of two up to LARGEST make."""
     rows, first = [], 0
     while first < images:

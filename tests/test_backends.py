@@ -200,7 +200,7 @@ def test_a_conversion_that_fails_leaves_torch_alone(model, cache, monkeypatch, c
 
 @pytest.mark.parametrize("images", [1, 2, 7, 16, 37])
 def test_batches_are_cut_into_powers_of_two(images):
-    parts = [list(range(images))[rows] for rows in compiled._powers_of_two(images)]
+    parts = [list(range(images))[rows] for rows in compiled.parts(images)]
     assert [row for part in parts for row in part] == list(range(images))
     assert all(len(part).bit_count() == 1 and len(part) <= compiled.LARGEST for part in parts)
 

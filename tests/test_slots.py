@@ -1,11 +1,18 @@
 """Who computes next: half for the nearly done, half for those who wait longest."""
 
 import pytest
+import torch
 
-from diffusion.batching import capacity
+from diffusion import DiffusionModel, Schedule, UNet, batching, compiled, graphs
+from diffusion.batching import SIZES, capacity
 from diffusion.slots import Capacity, Claim, share
 
 MACHINE = Capacity(quick=4, full=16, images_per_second=100.0, in_flight=64)
+
+
+@pytest.fixture
+def model(tiny):
+    return DiffusionModel(UNet(tiny), Schedule.cosine())
 
 
 def test_everybody_computes_when_there_is_room():
@@ -81,3 +88,31 @@ def test_what_is_in_flight_is_bounded_by_memory_too():
     gpu = capacity({1: 0.002, 16: 0.00202, 64: 0.0021}, picture_bytes=12_288)
     assert (gpu.quick, gpu.full) == (64, 64)
     assert gpu.in_flight == 2**31 // (250 * 3 * 12_288)  # three lenses
+
+
+def test_only_batches_that_no_backend_cuts_or_fills_up_are_tried():
+    assert set(SIZES) <= set(graphs.SIZES)
+    assert all(len(compiled.parts(size)) == 1 for size in SIZES if size <= compiled.LARGEST)
+
+
+def test_what_disturbs_the_machine_for_a_moment_does_not_decide(monkeypatch, model):
+    calls = []
+
+    def timed(denoise, x, t):
+        calls.append(len(x))
+        disturbed = 3 <= len(calls) <= 4  # both calls of two images in the first pass
+        return (5 + 2 * min(len(x), 8) + 8 * max(len(x) - 8, 0)) * (10 if disturbed else 1) / 1000
+
+    monkeypatch.setattr(batching, "_timed", timed)
+    assert batching.measure(model).full == 8
+    assert calls[:8] == [1, 1, 2, 2, 1, 1, 2, 2]  # the first pass saw nothing gained by two
+
+
+def test_a_machine_without_memory_for_more_is_measured_as_far_as_it_goes(monkeypatch, model):
+    def timed(denoise, x, t):
+        if len(x) > 4:
+            raise torch.OutOfMemoryError
+        return 0.01 + 0.001 * len(x)
+
+    monkeypatch.setattr(batching, "_timed", timed)
+    assert batching.measure(model).full == 4
