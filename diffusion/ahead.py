@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from diffusion.noise import Noise
 MOST = 8  # threads that draw for one GPU
 
 
-class Drawers:
+class Drawers(AbstractContextManager):
     """Threads that draw noise. NumPy draws without Python's lock, and never with torch's threads.
 
     One is enough beside a CPU that computes the network, whose cores it takes time from; a GPU is
@@ -40,15 +40,7 @@ class Drawers:
         """End the threads."""
         self._threads.shutdown(cancel_futures=True)
 
-    def __enter__(self) -> Drawers:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

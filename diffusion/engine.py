@@ -12,8 +12,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -364,7 +364,7 @@ class Engine:
         walk.film.fail(f"The run ended early ({type(error).__name__}); press Run to try again.")
 
 
-class Showing:
+class Showing(AbstractContextManager):
     """What one visitor watches: a film for each request, until closed."""
 
     def __init__(self, engine: Engine, keys: Sequence[Hashable], films: Sequence[Film]):
@@ -377,15 +377,7 @@ class Showing:
             self._open = False
             self._engine.leave(self._keys, self.films)
 
-    def __enter__(self) -> Showing:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 
