@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -25,17 +26,24 @@ TICK = 0.0015  # seconds, about, that a tick takes beside the network: noise, mi
 BUDGET = 4.0  # seconds, after which nothing more is tried
 
 
-def measure(model: DiffusionModel, passes: int = 3) -> Capacity:
+def measure(
+    model: DiffusionModel, passes: int = 3, given_up: Callable[[], bool] = lambda: False
+) -> Capacity:
     """Time batches of growing size, until more images at once bring nothing more.
 
     A size is compared with its half of a moment ago, and the median of the passes counts: on a
-    machine that does other things too, times of different moments cannot be compared.
+    machine that does other things too, times of different moments cannot be compared. No further
+    size is tried once the measurement is `given_up`.
     """
     end = time.perf_counter() + BUDGET
+
+    def over() -> bool:
+        return given_up() or time.perf_counter() > end
+
     alone, gains = [], {size: [] for size in SIZES[1:]}
     with contextlib.suppress(torch.OutOfMemoryError):  # the sizes before are what there is room for
         for _ in range(passes):
-            _one_pass(model, alone, gains, end)
+            _one_pass(model, alone, gains, over)
     seconds = {1: min(alone)}
     for size, tries in gains.items():
         if tries:
@@ -44,13 +52,16 @@ def measure(model: DiffusionModel, passes: int = 3) -> Capacity:
 
 
 def _one_pass(
-    model: DiffusionModel, alone: list[float], gains: dict[int, list[float]], end: float
+    model: DiffusionModel,
+    alone: list[float],
+    gains: dict[int, list[float]],
+    over: Callable[[], bool],
 ) -> None:
     """Add the seconds of one image, and of each size its images per second over its half's."""
     before = TICK + _seconds(model, 1)
     alone.append(before)
     for size, tries in gains.items():
-        if time.perf_counter() > end:
+        if over():
             break
         now = TICK + _seconds(model, size)
         tries.append(2 * before / now)

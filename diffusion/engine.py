@@ -186,7 +186,7 @@ class Engine:
             return
         self._measured = True
         try:
-            self.capacity = measure(self.models.get(name).model)
+            self.capacity = measure(self.models.get(name).model, given_up=lambda: self._closed)
         except Exception:  # the requests themselves will say what is wrong
             log.exception("the speed of this machine could not be measured")
 

@@ -449,7 +449,7 @@ def test_thousand_requests_cancelled_at_random_leave_nothing_behind(make, model)
 
 def test_the_machine_is_measured_again_when_nobody_waits(model, monkeypatch):
     found = [CAPACITY, replace(CAPACITY, full=16)]
-    monkeypatch.setattr("diffusion.engine.measure", lambda model: found.pop(0))
+    monkeypatch.setattr("diffusion.engine.measure", lambda model, **_: found.pop(0))
     models = Residents()
     models.keep("toy", model)
     engine = Engine(models)

@@ -116,3 +116,15 @@ def test_a_machine_without_memory_for_more_is_measured_as_far_as_it_goes(monkeyp
 
     monkeypatch.setattr(batching, "_timed", timed)
     assert batching.measure(model).full == 4
+
+
+def test_a_measurement_that_is_given_up_tries_no_further_size(monkeypatch, model):
+    calls = []
+
+    def timed(denoise, x, t):
+        calls.append(len(x))
+        return 0.01 + 0.001 * len(x)
+
+    monkeypatch.setattr(batching, "_timed", timed)
+    batching.measure(model, given_up=lambda: 4 in calls)
+    assert max(calls) == 4

@@ -148,7 +148,7 @@ def test_a_slow_viewer_is_never_two_seconds_behind_and_sees_the_end(
     )
     page.check("#faces input[value='16']", force=True)
     screen.run(seed=903, left_steps=240, right_steps=120)
-    screen.wait("finished")
+    screen.wait("finished", timeout=120_000)
     painted = {int(calls): at / 1000 for calls, at in page.evaluate("window.painted").items()}
     assert 240 in painted
     behind = [at - produced[calls] for calls, at in painted.items()]
