@@ -127,6 +127,7 @@ def conditions(results: Mapping) -> str:
     asked = _asked(results) if any(row["guidance"] for row in rows) else ""
     spacings = ", ".join(sorted({row["spacing"] for row in rows}))
     crisp = CRISP if any("finish" in row for row in rows) else ""
+    busy = "" if all("seconds" in row for row in rows) else ", where nothing interrupted it"
     return (
         f"{results['count']:,} pictures per row, seeds from {results['seed']}; reference "
         f"{results['reference']:,} training pictures of {results['data']}; floor: "
@@ -135,7 +136,7 @@ def conditions(results: Mapping) -> str:
         f"pictures, so compare it with the floor and never with other extractors.{also} KID "
         f"is ×1000, ± one standard error. A copy is nearer than 5 grey levels (RMSE at 32 px) to "
         f"a training picture. Spacing {spacings}; x0 clipped.{crisp}{asked} Seconds per picture on "
-        f"{results['machine']}."
+        f"{results['machine']}{busy}."
     )
 
 
@@ -191,7 +192,7 @@ def _columns(results: Mapping) -> dict:
     if any(not row["rederive"] or row["interval"] != [0.0, 1.0] for row in rows):
         columns["guidance"] = lambda row: "" if "floor" in row else _manner(row)
     columns["calls"] = setting("calls")
-    columns["s"] = lambda row: "" if "floor" in row else f"{row['seconds'] / results['count']:.2f}"
+    columns["s"] = lambda row: _seconds(row, results["count"])
     columns["FD"] = _distance(first)
     columns["KID"] = lambda row: (
         f"{1000 * row['distances'][first]['kid']:.1f} ± "
@@ -208,6 +209,11 @@ def _columns(results: Mapping) -> dict:
                 f"{row[witness][name]:.3f}" if name in row.get(witness, {}) else ""
             )
     return columns
+
+
+def _seconds(row: Mapping, count: int) -> str:
+    """Of one picture; the floor has none, nor has a row that was interrupted by other work."""
+    return f"{row['seconds'] / count:.2f}" if "seconds" in row else ""
 
 
 def _distance(extractor: str) -> Callable[[Mapping], str]:

@@ -85,3 +85,13 @@ def test_the_page_of_measured_quality_is_the_one_that_its_json_gives():
     assert path.with_suffix(".md").read_text() == results.markdown(
         results.read(path), "results.png"
     )
+
+
+def test_a_row_that_was_interrupted_tells_no_seconds(two):
+    row = next(iter(two["rows"].values()))
+    del row["seconds"]
+    line = next(line for line in results.table(two).splitlines() if line.startswith("| first"))
+    cells = [cell.strip() for cell in line.split("|")]
+    header = [cell.strip() for cell in results.table(two).splitlines()[0].split("|")]
+    assert cells[header.index("s")] == ""
+    assert "where nothing interrupted it" in results.conditions(two)
