@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from diffusion.files import replacing, write_json
 from diffusion.findings import sampler_of, table_one
+from diffusion.plots import FLOOR, manner, plot, plot_title
 from diffusion.train_config import images_seen
 
 FORMAT = "cartoon-evaluation/1"
 FILE = "results.json"  # in a model's folder: how good that model is
-FLOOR = "real, unseen"  # the name of the floor's row
-INK, MUTED, DDPM, DDIM, THIRD = "#1C1B1A", "#6B6862", "#C2410C", "#0F766E", "#6B6862"
 CRISP = (
     " Crisp: after the last step edges were sharpened and plain areas made plain, as `--finish "
     "crisp` does."
 )
-HUES = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": THIRD}
 
 
 class Results:
@@ -100,7 +98,7 @@ def markdown(results: Mapping, plot_name: str) -> str:
     )
     return (
         f"# Measured quality\n\n{models}\n\n{conditions(results)}\n\n"
-        f"![Distance and kernel distance against calls]({plot_name})\n\n{table(results)}\n"
+        f"![{plot_title(results)}]({plot_name})\n\n{table(results)}\n"
         f"{_findings(results)}"
     )
 
@@ -167,7 +165,7 @@ def table(results: Mapping) -> str:
 
 def _place(row: Mapping) -> tuple:
     """Where a row stands, whenever it was measured."""
-    return row["model"], sampler_of(row), _manner(row), row["guidance"], row["steps"]
+    return row["model"], sampler_of(row), manner(row), row["guidance"], row["steps"]
 
 
 def _columns(results: Mapping) -> dict:
@@ -190,7 +188,7 @@ def _columns(results: Mapping) -> dict:
     if any(row["guidance"] for row in rows):
         columns["w"] = setting("guidance", "{:g}".format)
     if any(not row["rederive"] or row["interval"] != [0.0, 1.0] for row in rows):
-        columns["guidance"] = lambda row: "" if "floor" in row else _manner(row)
+        columns["guidance"] = lambda row: "" if "floor" in row else manner(row)
     columns["calls"] = setting("calls")
     columns["s"] = lambda row: _seconds(row, results["count"])
     columns["FD"] = _distance(first)
@@ -221,58 +219,3 @@ def _distance(extractor: str) -> Callable[[Mapping], str]:
     if extractor == "haar":
         return lambda row: f"{1000 * row['distances'][extractor]['frechet']:.1f}"
     return lambda row: f"{row['distances'][extractor]['frechet']:.1f}"
-
-
-def _manner(row: Mapping) -> str:
-    if row["guidance"] in (0, 1):
-        return ""
-    low, high = row["interval"]
-    where = "" if (low, high) == (0, 1) else f"t/T {low:g} to {high:g}"
-    return ", ".join(filter(None, [where, "" if row["rederive"] else "raw eps"])) or "everywhere"
-
-
-def plot(results: Mapping, path: Path) -> None:
-    """FD and KID against calls, a line per sampler and model, the floor dashed."""
-    from matplotlib.figure import Figure
-
-    first = results["extractors"][0]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for (model, sampler), rows in _series(results["rows"].values()):
-        rows = sorted(rows, key=lambda row: row["calls"])
-        calls = [row["calls"] for row in rows]
-        values = [row["distances"][first] for row in rows]
-        several = len(results["models"]) > 1
-        style = {"marker": "o", "markersize": 3, "label": model if several else sampler}
-        if not several:
-            style["color"] = HUES[rows[0]["sampler"]]
-            style["alpha"] = 1 - 0.6 * rows[0]["eta"] * (rows[0]["sampler"] == "ddim")
-            style["linestyle"] = "--" if rows[0]["variance"] == "large" else "-"
-            if "finish" in rows[0]:
-                style |= {"markerfacecolor": "none", "markersize": 6, "linestyle": ":"}
-        left.plot(calls, [value["frechet"] for value in values], **style)
-        kids = [1000 * value["kid"] for value in values]
-        errors = [1000 * value["kid_error"] for value in values]
-        right.errorbar(calls, kids, errors, capsize=2, **style)
-    for axes, name in ((left, f"FD ({first})"), (right, "KID × 1000")):
-        axes.set(xlabel="calls of the network per picture", ylabel=name, xscale="log")
-        axes.spines[["top", "right"]].set_visible(False)
-    left.set_yscale("log")
-    right.set_yscale("symlog", linthresh=5)
-    if results["floor"]:
-        floor = results["floor"]["distances"][first]
-        left.axhline(floor["frechet"], color=MUTED, linewidth=0.8, linestyle=":", label=FLOOR)
-        right.axhline(1000 * floor["kid"], color=MUTED, linewidth=0.8, linestyle=":")
-    left.legend(frameon=False, fontsize=7)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-
-
-def _series(rows: Iterable[Mapping]) -> list[tuple[tuple[str, str], list[Mapping]]]:
-    found: dict[tuple[str, str], list[Mapping]] = {}
-    for row in rows:
-        label = sampler_of(row) + (f", w {row['guidance']:g}" if row["guidance"] else "")
-        manner = _manner(row)
-        label += f", {manner}" if manner not in ("", "everywhere") else ""
-        found.setdefault((row["model"], label), []).append(row)
-    return list(found.items())

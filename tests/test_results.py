@@ -8,7 +8,7 @@ import stand_ins
 from stand_ins import measured
 from typer.testing import CliRunner
 
-from diffusion import results
+from diffusion import plots, results
 from diffusion.cli import app
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -95,3 +95,21 @@ def test_a_row_that_was_interrupted_tells_no_seconds(two):
     header = [cell.strip() for cell in results.table(two).splitlines()[0].split("|")]
     assert cells[header.index("s")] == ""
     assert "where nothing interrupted it" in results.conditions(two)
+
+
+def test_rows_that_differ_in_guidance_are_plotted_against_it(tmp_path):
+    asked = {"fidelity": {"skin": 0.9, "glasses": 0.7}}
+    rows = [measured("ddim", 10, 9.0)]
+    rows += [measured("ddim", 10, 8.0 + w) | {"guidance": w} | asked for w in (1.0, 2.0, 5.0)]
+    rows += [rows[-1] | {"rederive": False}]
+    value = stand_ins.results(*rows)
+    assert "against guidance" in plots.plot_title(value)
+    plots.plot(value, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+    everywhere, raw = plots._guided(value["rows"].values()).values()
+    assert sorted(row["guidance"] for row in everywhere) == [0, 1, 2, 5]
+    assert sorted(row["guidance"] for row in raw) == [0, 1, 5]
+
+
+def test_rows_that_differ_in_steps_are_plotted_against_calls(two):
+    assert "against calls" in plots.plot_title(two)
