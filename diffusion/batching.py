@@ -12,11 +12,10 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from diffusion.film import KEPT, LENSES
+from diffusion.graphs import SIZES  # powers of two, into which OpenVINO cuts batches, too
 from diffusion.model import DiffusionModel
 from diffusion.slots import Capacity
 
-# Powers of two alone: OpenVINO cuts a batch into them, and CUDA graphs fill it up to the next.
-SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GOOD_ENOUGH = 0.95  # of the best images per second: a smaller batch moves everybody sooner
 PATIENCE = 3.0  # how much longer than alone an image may take in a `quick` batch
 EVERYBODY_MOVES = 2.0  # seconds in which every image in flight should come one call further

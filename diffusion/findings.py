@@ -86,6 +86,15 @@ def sampler_of(row: Mapping) -> str:
     return f"{name}, {row['finish']}" if "finish" in row else name
 
 
+def manner(row: Mapping) -> str:
+    """How guidance acts in a row: where, and with which eps; "" where there is none."""
+    if row["guidance"] in (0, 1):
+        return ""
+    low, high = row["interval"]
+    where = "" if (low, high) == (0, 1) else f"t/T {low:g} to {high:g}"
+    return ", ".join(filter(None, [where, "" if row["rederive"] else "raw eps"])) or "everywhere"
+
+
 def _falls(cells: Sequence[Cell]) -> Finding:
     against, seen = [], set()
     for sampler in dict.fromkeys(cell.sampler for cell in cells):

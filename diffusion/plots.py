@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from diffusion.files import replacing
-from diffusion.findings import sampler_of
+from diffusion.findings import manner, sampler_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,13 +76,13 @@ def _against_guidance(results: Mapping, left: Axes, right: Axes) -> None:
 
 def _guided(rows: Iterable[Mapping]) -> dict[tuple[str, str], list[Mapping]]:
     """Rows by sampler and manner; where guidance does nothing yet, each manner begins."""
-    rows = list(rows)
-    found: dict[tuple[str, str], list[Mapping]] = {}
+    found = {}
+    samplers: dict[str, list[Mapping]] = {}
     for row in rows:
-        if how := manner(row):
-            found.setdefault((sampler_of(row), how), []).append(row)
-    for (sampler, _), several in found.items():
-        several += [row for row in rows if sampler_of(row) == sampler and not manner(row)]
+        samplers.setdefault(sampler_of(row), []).append(row)
+    for sampler, own in samplers.items():
+        for how in dict.fromkeys(filter(None, map(manner, own))) or ["everywhere"]:
+            found[sampler, how] = [row for row in own if manner(row) in ("", how)]
     return found
 
 
@@ -123,12 +123,3 @@ def _series(rows: Iterable[Mapping]) -> list[tuple[tuple[str, str], list[Mapping
         label += f", {how}" if how not in ("", "everywhere") else ""
         found.setdefault((row["model"], label), []).append(row)
     return list(found.items())
-
-
-def manner(row: Mapping) -> str:
-    """How guidance acts in a row: where, and with which eps; "" where there is none."""
-    if row["guidance"] in (0, 1):
-        return ""
-    low, high = row["interval"]
-    where = "" if (low, high) == (0, 1) else f"t/T {low:g} to {high:g}"
-    return ", ".join(filter(None, [where, "" if row["rederive"] else "raw eps"])) or "everywhere"

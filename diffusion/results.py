@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from diffusion.files import replacing, write_json
-from diffusion.findings import sampler_of, table_one
-from diffusion.plots import FLOOR, manner, plot, plot_title
+from diffusion.findings import manner, sampler_of, table_one
+from diffusion.plots import FLOOR, plot, plot_title
 from diffusion.train_config import images_seen
 
 FORMAT = "cartoon-evaluation/1"
