@@ -18,13 +18,13 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from demo import trainings
+from demo import offered, trainings
 from demo import wording_train as wording
 from demo.estimate import Speeds, images_in, images_needed, milestone
 from demo.recorded import MODEL
 from demo.trainings import NICE, Refused, Rules, Trainings, about, seconds_left
 from demo.uploads import MOST, MOST_BYTES, MOST_SENT, SIZE, UploadError
-from diffusion.cartoons import FIRST, STYLES, face, source
+from diffusion.cartoons import FIRST, STYLES
 from diffusion.data import DataError
 from diffusion.device import pick_device, training_precision
 from diffusion.film import Film
@@ -35,7 +35,6 @@ from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("words.js", "keep.js", "play_button.js", "train.js")
-FIRST_STYLES = ("toon-head", "pixel-art")  # the others are under Advanced
 SIZES = (32, 64)
 POINTS = 240  # of the loss line
 FILM_SIDE, FILM_FPS = 512, 6
@@ -459,11 +458,13 @@ def _html(rules: Rules) -> str:
     banner = wording.FORGETS.format(minutes=rules.most_minutes) if rules.forgets else ""
     return Template((ASSETS / "train.html").read_text()).substitute(
         wording.TRAIN,
-        styles="".join(_choice("pictures", name, *_about(name)) for name in FIRST_STYLES),
+        styles="".join(
+            _choice("pictures", style.name, style.title, style.picture, style.credit)
+            for style in offered.first()
+        ),
         others="".join(
-            f'<option value="{name}">{_about(name)[0]} ({_about(name)[2]})</option>'
-            for name in STYLES
-            if name not in FIRST_STYLES
+            f'<option value="{style.name}">{style.title} ({style.credit})</option>'
+            for style in offered.others()
         ),
         minute_choices="".join(_choice("minutes", str(m), str(m)) for m in minutes),
         banner=banner,
@@ -484,13 +485,3 @@ def _choice(group: str, value: str, words: str, picture: str = "", note: str = "
         f'<label><input type="radio" name="{group}" value="{value}"'
         f"{' checked' if first else ''}>{image}<span>{words}{note}</span></label>"
     )
-
-
-@cache
-def _about(style: str) -> tuple[str, str, str]:
-    """(title, a picture of it, author and licence)."""
-    made = source(style)
-    buffer = io.BytesIO()
-    Image.fromarray(face(style, 4, 64)[0]).save(buffer, "PNG")
-    uri = _uri("image/png", buffer.getvalue())
-    return STYLES[style].title, uri, f"{made.author}, {made.licence}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from demo import offered
 from diffusion import cartoons
 from diffusion.cartoons import STYLES, Drawing, attributes, draw_into, face, load_cartoons, source
 from diffusion.data import DataError, load_images
@@ -116,3 +118,10 @@ def test_the_pool_begins_small_and_grows_by_what_was_seen():
 def test_unknown_sizes_are_refused_in_one_sentence():
     with pytest.raises(DataError, match=r"^pictures of 4 px; choose 8 to 512$"):
         load_images("toon-head", 4)
+
+
+@pytest.mark.parametrize("style", offered.FIRST)
+def test_the_face_beside_a_style_in_the_form_is_one_that_it_draws(style):
+    with Image.open(offered.picture_file(style)) as shown:
+        difference = np.abs(np.asarray(shown, np.int16) - offered.drawn(style))
+    assert difference.max() <= 2  # of 255: versions of the drawing package round differently
