@@ -7,6 +7,7 @@ import sys
 if os.environ.get("SPACES_ZERO_GPU"):
     import spaces  # noqa: F401  # has to come before torch
 
+from demo import quick  # noqa: F401, I001  # has to come before gradio
 from demo import quality
 from demo.backend import Backend, LocalBackend
 from demo.page import build, launch_options, open_trainings
@@ -27,8 +28,6 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="a model folder or a Hub name")
     options = parser.parse_args()
     keep_memory()
-    # Gradio would load it at the first click, where it is installed; no plot here needs it.
-    sys.modules.setdefault("matplotlib", None)
     try:
         reader, trainings = reader_beside(options.model), open_trainings()
         backend = choose_backend(options)
