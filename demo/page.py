@@ -27,6 +27,8 @@ STYLES = ("page.css", "stage.css", "quality.css", "make.css", "tabs.css", "train
 
 RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "runs")
 SCREENS = {"compare": wording.COMPARE, "make": wording.MAKE, "train": wording.TRAIN}
+# Gradio looks for clicks a thousand times a second, a twelfth of a processor while nobody clicks.
+LOOKS = 0.01  # seconds from one look to the next
 UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
 
 
@@ -57,7 +59,9 @@ def build(
         with gr.Column(elem_id="train", elem_classes="screen"):
             train.create(trainings)
         gr.HTML(_credits(models), elem_id="credits", apply_default_css=False)
-    return page.queue(max_size=WAITING)
+    page.queue(max_size=WAITING)
+    page._queue.sleep_when_free = LOOKS
+    return page
 
 
 def _credits(models: Models) -> str:
@@ -78,7 +82,7 @@ def launch_options() -> dict[str, Any]:
     """What `launch` needs besides an address: the look, and no door that is not needed."""
     return {
         "theme": theme(),
-        "head": f"<style>{_styles()}</style>{compare.head()}",
+        "head": f"<style>{_styles()}</style><script>{_rest()}</script>{compare.head()}",
         "footer_links": [],
         "ssr_mode": False,
         "run_history": False,
@@ -92,3 +96,7 @@ def launch_options() -> dict[str, Any]:
 def _styles() -> str:
     # Not launch(css=...): Gradio prefixes those selectors, and :root and body no longer match.
     return "\n".join((ASSETS / name).read_text() for name in STYLES)
+
+
+def _rest() -> str:
+    return (ASSETS / "rest.js").read_text()
