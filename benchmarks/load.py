@@ -94,7 +94,8 @@ def _visit(client: Client, asked: tuple, together: threading.Barrier) -> Visit:
     for message in client.submit(*asked, api_name="/compare"):
         if message["type"] == "frame":
             frames.append(time.monotonic())
-            acknowledge({"run": message["run"], "number": message["number"]})
+            if message["receipt"]:
+                acknowledge({"run": message["run"], "number": message["number"]})
         words = message.get("words", words)
         if message["type"] == "problem":
             sys.exit(f"A visitor was refused: {words}")
@@ -103,7 +104,7 @@ def _visit(client: Client, asked: tuple, together: threading.Barrier) -> Visit:
 
 
 def _acknowledging(client: Client):
-    """A function that tells the page, as stage.js does, that a frame has arrived."""
+    """A function that tells the page, as stage.js does, that frames have arrived."""
     stage = next(
         part["id"]
         for part in client.config["components"]

@@ -27,15 +27,16 @@ WATCH = """() => {
         [blank.width, blank.height] = [canvas.width, canvas.height];
         return ![before, blank.toDataURL()].includes(canvas.toDataURL());
     };
+    const finished = new MutationObserver(() => {
+        if (!window.seen.first || stage.dataset.state !== "finished") return;
+        window.seen.last = performance.now() - begun;
+        finished.disconnect();
+    });
+    finished.observe(stage, { attributeFilter: ["data-state"] });
     const look = () => {
-        const now = performance.now() - begun;
-        if (!window.seen.first && stage.dataset.state === "running" && painted())
-            window.seen.first = now;
-        if (window.seen.first && stage.dataset.state === "finished") {
-            window.seen.last = now;
-            return;
-        }
-        requestAnimationFrame(look);
+        if (stage.dataset.state === "running" && painted())
+            window.seen.first = performance.now() - begun;
+        else requestAnimationFrame(look);
     };
     document.querySelector("#run").click();
     requestAnimationFrame(look);

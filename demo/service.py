@@ -111,8 +111,8 @@ class Service:
                     message = await asyncio.to_thread(
                         self._frame, viewer, place, event, before, lens, comparison, given
                     )
-                    viewer.send(messages.size(message))
-                    yield message
+                    due = viewer.send(messages.size(message))
+                    yield {**message, "receipt": due}
                     before = event
 
     def _frame(

@@ -15,6 +15,7 @@ from diffusion.film import LENSES
 # What is on the way to one browser before the next frames are skipped: enough for a line with
 # much delay, and no more than a slow line carries in a second.
 WINDOW, WINDOW_BYTES = 12, 800_000
+RECEIPTS = 4  # that are asked for in a window: one for each frame would be most of the requests
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Viewer:
     run: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     lens: str = LENSES[0]
     sent: int = 0
+    asked: int = 0  # the last frame whose receipt was asked for
     on_the_way: dict[int, int] = field(default_factory=dict)  # bytes by frame number
 
     @property
@@ -31,10 +33,15 @@ class Viewer:
         """Whether a frame sent now would only arrive late."""
         return len(self.on_the_way) >= WINDOW or sum(self.on_the_way.values()) >= WINDOW_BYTES
 
-    def send(self, size: int) -> None:
-        """The next frame, of so many bytes, is on the way."""
+    def send(self, size: int) -> bool:
+        """The next frame, of so many bytes, is on the way; whether to ask for its receipt."""
         self.sent += 1
         self.on_the_way[self.sent] = size
+        since = [size for number, size in self.on_the_way.items() if number > self.asked]
+        due = len(since) >= WINDOW / RECEIPTS or sum(since) >= WINDOW_BYTES / RECEIPTS
+        if due:
+            self.asked = self.sent
+        return due
 
     def receive(self, number: int) -> None:
         """The browser has that frame, and those before it."""

@@ -11,7 +11,7 @@ from test_backend import Network, backend
 
 from demo import messages
 from demo.service import Service
-from demo.viewers import WINDOW, WINDOW_BYTES, Viewers
+from demo.viewers import RECEIPTS, WINDOW, WINDOW_BYTES, Viewers
 
 
 def pictures():
@@ -50,7 +50,7 @@ def run(service, acknowledge, watch=lambda message: None, **fields):
         async for message in service.run(given):
             received.append(message)
             watch(message)
-            if acknowledge and message["type"] == "frame":
+            if acknowledge and message.get("receipt"):
                 receipt = {"run": message["run"], "number": message["number"]}
                 service.viewers.acknowledge(receipt)
         return received
@@ -125,6 +125,19 @@ def test_a_viewer_is_behind_by_frames_or_by_bytes():
         assert not viewer.behind
         viewer.send(1)
         assert viewer.behind
+
+
+def test_receipts_are_asked_for_often_enough_that_who_sends_them_is_never_behind():
+    for size in (10, WINDOW_BYTES // 5, WINDOW_BYTES - 1):
+        with Viewers().watch() as viewer:
+            asked = 0
+            for number in range(1, 5 * WINDOW):
+                assert not viewer.behind
+                if viewer.send(size):
+                    asked += 1
+                    viewer.receive(number)
+    with Viewers().watch() as viewer:
+        assert sum(viewer.send(10) for _ in range(WINDOW)) == RECEIPTS
 
 
 def test_a_failing_network_ends_in_one_sentence():

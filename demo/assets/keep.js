@@ -5,7 +5,9 @@ const MOST_BYTES = 4_000_000; // of a picture that is given back
 // The bytes of a data URI.
 function toBlob(uri) {
   const [head, body] = uri.split(",");
-  const bytes = Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
+  // Only new browsers have the first, which is ten times as fast.
+  const bytes =
+    Uint8Array.fromBase64?.(body) ?? Uint8Array.from(atob(body), (letter) => letter.charCodeAt(0));
   return new Blob([bytes], { type: head.slice(5, head.indexOf(";")) });
 }
 

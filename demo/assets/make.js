@@ -109,7 +109,7 @@ async function draw(message) {
   const drawn = sheet;
   const picture = message.stills[0]?.images.x;
   if (picture) await paint(drawn, picture, message.number);
-  server.ack({ run: message.run, number: message.number });
+  if (message.receipt) server.ack({ run: message.run, number: message.number });
   if (!message.done || drawn !== sheet) return;
   drawn.done = true;
   judgeAll(drawn, message.verdicts);

@@ -85,9 +85,8 @@ function going() {
 function add(message) {
   if (film.empty) going(); // the waiting is over
   for (const still of message.stills) film.add(still);
-  const receipt = { run: message.run, number: message.number };
   const shown = following ? show(last()) : Promise.resolve(refresh());
-  shown.then(() => server.ack(receipt));
+  if (message.receipt) shown.then(() => server.ack({ run: message.run, number: message.number }));
   announce();
   if (message.done) finish(message.words);
 }

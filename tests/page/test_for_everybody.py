@@ -170,3 +170,22 @@ def test_the_keyboard_alone_runs_scrubs_and_saves(screen):
         assert any(part.strip("#") in name for name in reached), part
     for part in ("timeline", "play", "speed", "link"):
         assert any(part in name for name in reached), part
+
+
+def test_a_page_that_nothing_happens_on_draws_nothing(browser, address):
+    context = browser.new_context(reduced_motion="reduce")  # the recorded run does not play
+    context.add_init_script(
+        """window.frames_asked = 0;
+        const request = window.requestAnimationFrame;
+        window.requestAnimationFrame = (draw) => {
+            window.frames_asked++;
+            return request.call(window, draw);
+        };"""
+    )
+    visitor = Screen(context.new_page())
+    visitor.open(address)
+    visitor.page.wait_for_timeout(2000)
+    before = visitor.page.evaluate("window.frames_asked")
+    visitor.page.wait_for_timeout(1000)
+    assert visitor.page.evaluate("window.frames_asked") == before
+    context.close()
