@@ -156,7 +156,13 @@ def test_the_container_serves_is_healthy_and_stops(app):
         return done.returncode == 0
 
     child = subprocess.Popen(
-        [sys.executable, *command], cwd=app, env=environment, start_new_session=True, **user
+        [sys.executable, *command],
+        cwd=app,
+        env=environment,
+        start_new_session=True,
+        # A shell has its background jobs ignore it, and so would the container of such a test run.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **user,
     )
     try:
         assert not healthy()
