@@ -8,7 +8,6 @@ earlier runs.
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
@@ -26,6 +25,7 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 
 from demo.estimate import FILE, images_in
+from demo.messages import data_uri
 from demo.trainings import CHECKPOINT_SECONDS, PREVIEW_SECONDS
 from diffusion import DiffusionModel
 from diffusion.cartoons import COUNT, FIRST, STYLES, face
@@ -166,7 +166,7 @@ def _note(run: Run, style: str, config: TrainConfig, reached: list[Mark]) -> Non
                 "size": config.size,
                 "images": mark.images,
                 "measured": measured,
-                "picture": "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(),
+                "picture": data_uri("image/png", buffer.getvalue()),
             }
         )
     if cleared := _cleared(run):

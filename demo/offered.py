@@ -6,13 +6,13 @@ that starts has no second to lose.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from demo.messages import data_uri
 from demo.recorded import ASSETS
 from diffusion.cartoons import STYLES, face, source
 
@@ -31,8 +31,7 @@ class Offered:
     @property
     def picture(self) -> str:
         """A face of one of FIRST, as a data URI."""
-        content = picture_file(self.name).read_bytes()
-        return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+        return data_uri("image/png", picture_file(self.name).read_bytes())
 
 
 def first() -> list[Offered]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import logging
 import threading
@@ -21,6 +20,7 @@ from PIL import Image
 from demo import offered, trainings
 from demo import wording_train as wording
 from demo.estimate import Speeds, images_in, images_needed, milestone
+from demo.messages import data_uri
 from demo.recorded import MODEL
 from demo.trainings import NICE, Refused, Rules, Trainings, about, seconds_left
 from demo.uploads import MOST, MOST_BYTES, MOST_SENT, SIZE, UploadError
@@ -185,7 +185,7 @@ class Desk:
         run, images = self.trainings.find(wish.get("run")), wish.get("images")
         for path in run.previews.glob("*.png"):
             if int(path.stem) == images:
-                return {"uri": _uri("image/png", path.read_bytes())}
+                return {"uri": data_uri("image/png", path.read_bytes())}
         raise Refused(wording.GONE)
 
     # Before a run
@@ -316,7 +316,7 @@ class Desk:
                 content = buffer.read_bytes()
             finally:
                 buffer.unlink(missing_ok=True)
-        return {"name": f"{run.folder.name}.mp4", "uri": _uri("video/mp4", content)}
+        return {"name": f"{run.folder.name}.mp4", "uri": data_uri("video/mp4", content)}
 
     def model(self, wish: dict) -> dict:
         """The model folder as a .zip."""
@@ -329,7 +329,7 @@ class Desk:
                 archive.write(run.model_folder / name, f"{run.folder.name}/{name}")
         return {
             "name": f"{run.folder.name}.zip",
-            "uri": _uri("application/zip", buffer.getvalue()),
+            "uri": data_uri("application/zip", buffer.getvalue()),
         }
 
     def _fresh(self, key: object, look: Callable[[], Answer]) -> Answer:
@@ -447,10 +447,6 @@ def _whole(name: str, value: object, low: int, high: int) -> int | None:
     if number is None or not number.is_integer() or not low <= number <= high:
         raise Refused(wording.setting_refused(name, value, f"a whole number from {low} to {high}"))
     return int(number)
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _html(rules: Rules) -> str:

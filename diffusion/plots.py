@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FLOOR = "real, unseen"  # the name of the floor's row
 MUTED, DDPM, DDIM = "#6B6862", "#C2410C", "#0F766E"
+DOTTED = {"color": MUTED, "linewidth": 0.8, "linestyle": ":"}  # what the real pictures have
 HUES = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": MUTED}
 
 
@@ -66,10 +67,9 @@ def _against_guidance(results: Mapping, left: Axes, right: Axes) -> None:
         got = [fmean(row["fidelity"].values()) for row in read]
         right.plot([row["guidance"] for row in read], got, **style)
     if floor:
-        dotted = {"color": MUTED, "linewidth": 0.8, "linestyle": ":"}
-        left.axhline(floor["distances"][first]["frechet"], label=FLOOR, **dotted)
+        left.axhline(floor["distances"][first]["frechet"], label=FLOOR, **DOTTED)
         if "fidelity" in floor:
-            right.axhline(fmean(floor["fidelity"].values()), **dotted)
+            right.axhline(fmean(floor["fidelity"].values()), **DOTTED)
     left.set(xlabel="guidance w", ylabel=f"FD ({first})", yscale="log")
     right.set(xlim=left.get_xlim(), xlabel="guidance w", ylabel="share of attributes as asked")
 
@@ -111,8 +111,8 @@ def _against_calls(results: Mapping, left: Axes, right: Axes) -> None:
     right.set_yscale("symlog", linthresh=5)
     if results["floor"]:
         floor = results["floor"]["distances"][first]
-        left.axhline(floor["frechet"], color=MUTED, linewidth=0.8, linestyle=":", label=FLOOR)
-        right.axhline(1000 * floor["kid"], color=MUTED, linewidth=0.8, linestyle=":")
+        left.axhline(floor["frechet"], label=FLOOR, **DOTTED)
+        right.axhline(1000 * floor["kid"], **DOTTED)
 
 
 def _series(rows: Iterable[Mapping]) -> list[tuple[tuple[str, str], list[Mapping]]]:
