@@ -130,9 +130,6 @@ The weights may be used with the same attribution: "trained on {source.name}, {s
         records = self.run.metrics()
         images, hours = records[-1]["images"], records[-1]["seconds"] / 3600
         widths = ", ".join(map(str, config.widths))
-        weight = (
-            "1, every level" if config.min_snr is None else f"min-SNR, gamma {config.min_snr:g}"
-        )
         told = f"\n{self.history}\n" if self.history else ""
         before = f", after {config.seen_before:,} in earlier runs" if config.seen_before else ""
         return f"""## Training
@@ -145,7 +142,7 @@ The weights may be used with the same attribution: "trained on {source.name}, {s
 | hardware | {self.hardware}, {hours:.1f} hours |
 | network | U-Net on 2×2 folded pixels, widths {widths}, attention at 8×8 |
 | predicts | {PREDICTS[config.prediction]}, {config.schedule} schedule, T = {config.T} |
-| loss weight | {weight} |
+| loss weight | {_weight(config)} |
 | optimizer | AdamW, batch {config.batch}, learning rate {config.lr:g}, \
 average of weights {config.ema:g} |
 | precision | {config.precision} |
@@ -187,6 +184,16 @@ heads.{wishes} Small flaws in fine parts remain. {judged}"""
         return self.model.shape[1]
 
 
+def _weight(config: TrainConfig) -> str:
+    """How a run weighs its levels, in words."""
+    bounds = []
+    if config.snr_floor is not None:
+        bounds.append(f"at least {config.snr_floor:g} (truncated SNR)")
+    if config.min_snr is not None:
+        bounds.append(f"at most {config.min_snr:g} (min-SNR)")
+    return f"SNR, {' and '.join(bounds)}, of the clean picture" if bounds else "1, every level"
+
+
 def command(config: TrainConfig, built_in: str = "") -> str:
     """The command line that trains so, on built-in cartoons or the reader's own archive."""
     words = [f"python -m diffusion train --data {built_in or 'ARCHIVE'}"]
@@ -198,7 +205,18 @@ def command(config: TrainConfig, built_in: str = "") -> str:
     if config.start:
         words.append("--from MODEL")
         usual = replace(usual, **FINE_TUNING)
-    for name in ("size", "prediction", "schedule", "min_snr", "batch", "lr", "ema", "seed"):
+    decisive = (
+        "size",
+        "prediction",
+        "schedule",
+        "min_snr",
+        "snr_floor",
+        "batch",
+        "lr",
+        "ema",
+        "seed",
+    )
+    for name in decisive:
         value = getattr(config, name)
         if value != getattr(usual, name):
             shown = f"{value:g}" if isinstance(value, float) else value

@@ -29,6 +29,8 @@ class TrainConfig:
     T: int = 1000  # levels
     prediction: str = "v"  # or "eps", "x0", "dual"
     min_snr: float | None = None  # gamma of min-SNR weighting (arXiv 2303.09556); None: off
+    # The least SNR that weighs x0's error (truncated SNR, arXiv 2202.00512 section 4); None: off
+    snr_floor: float | None = None
     batch: int = 32
     lr: float = 6e-4  # AdamW, betas (0.9, 0.99)
     weight_decay: float = 0.01
@@ -74,6 +76,8 @@ class TrainConfig:
             raise ValueError("a run chooses from at least one picture")
         if self.min_snr is not None and self.min_snr <= 0:
             raise ValueError("min-SNR's gamma is positive; 5 is usual")
+        if self.snr_floor is not None and not 0 < self.snr_floor <= (self.min_snr or math.inf):
+            raise ValueError("the SNR's floor is positive, and at most min-SNR's gamma; 1 is usual")
 
     @property
     def network(self) -> UNetConfig:

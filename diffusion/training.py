@@ -277,16 +277,17 @@ def some_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:
-    """Weight of each level's loss, float64 (T + 1,): 1, or min-SNR's min(SNR, gamma).
+    """Weight of each level's loss, float64 (T + 1,): 1, or SNR between the floor and gamma.
 
-    min-SNR (arXiv 2303.09556 section 3.4) weighs the error of x0; dividing by SNR, or SNR + 1,
-    makes it a weight for the error of eps, or of v (and dual).
+    min(SNR, gamma) (min-SNR, arXiv 2303.09556 section 3.4) and max(SNR, floor) (truncated SNR,
+    arXiv 2202.00512 section 4) weigh the error of x0; dividing by SNR, or SNR + 1, makes them
+    weights for the error of eps, or of v (and dual).
     """
-    if config.min_snr is None:
+    if config.min_snr is None and config.snr_floor is None:
         return torch.ones(schedule.T + 1, dtype=torch.float64)
     snr = schedule.snr.clamp(max=1e12)
     divisor = {"x0": torch.ones_like(snr), "eps": snr}.get(config.prediction, snr + 1)
-    return snr.clamp(max=config.min_snr) / divisor
+    return snr.clamp(min=config.snr_floor, max=config.min_snr) / divisor
 
 
 def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -95,6 +95,8 @@ def test_a_config_survives_json(preset):
         {"lr": float("nan")},
         {"ema": 1.0},
         {"min_snr": 0.0},
+        {"snr_floor": 0.0},
+        {"snr_floor": 6.0, "min_snr": 5.0},
         {"seed": -1},
     ],
     ids=str,

@@ -48,6 +48,18 @@ def test_min_snr_weights_are_those_of_its_paper(schedule):
         torch.testing.assert_close(weight[1:], expected)
 
 
+def test_the_floor_keeps_weight_on_levels_of_almost_pure_noise():
+    """max(SNR, 1) for x0, truncated SNR; for v that is 1/(SNR + 1) where there is little signal."""
+    schedule = Schedule.cosine(1000)
+    floored = loss_weight(schedule, with_(prediction="x0", snr_floor=1.0))
+    torch.testing.assert_close(floored[1:], schedule.snr[1:].clamp(min=1))
+    both = loss_weight(schedule, with_(prediction="v", snr_floor=0.1, min_snr=5.0))
+    capped = loss_weight(schedule, with_(prediction="v", min_snr=5.0))
+    little = schedule.snr < 0.1
+    torch.testing.assert_close(both[little], 0.1 / (schedule.snr[little] + 1))
+    assert torch.equal(both[~little], capped[~little])
+
+
 def test_the_same_error_of_the_clean_picture_costs_the_same_whatever_is_predicted(pixels):
     """The three min-SNR losses measure one thing: an error of x0, weighted by min(SNR, γ)."""
     batch = Trainer(TINY).batch(pixels, np.arange(10), 0)

@@ -59,6 +59,9 @@ def train(
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine or linear; cosine.")] = None,
     min_snr: Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting; off.")] = None,
+    snr_floor: Annotated[
+        float | None, typer.Option(help="Least SNR in the weights, for many colours; off.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weight average.")] = None,
@@ -103,6 +106,7 @@ def train(
                 "prediction": prediction,
                 "schedule": schedule,
                 "min_snr": min_snr,
+                "snr_floor": snr_floor,
                 "flip": flip,
                 "held_out": held_out,
                 "threads": threads or os.cpu_count(),
