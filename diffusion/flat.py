@@ -6,6 +6,7 @@ memory, over a hundred small ones a hundred calls that take longer to begin than
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -44,7 +45,39 @@ def gradient(parameters: Sequence[nn.Parameter]) -> Tensor:
     return joined(_in_format(parameter) for parameter in parameters)
 
 
+def clip_norm_(gradient: Tensor, most: float) -> None:
+    """Scale a gradient in place so that its norm is at most that; one that is NaN stays NaN."""
+    norm = torch.linalg.vector_norm(gradient)
+    # On a CPU even a factor of 1 takes its time; a GPU would have to be waited for to know it.
+    if gradient.device.type != "cpu" or not norm <= most:
+        gradient.mul_((most / norm).clamp(max=1))
+
+
 def _in_format(parameter: nn.Parameter) -> Tensor:
     grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     # autograd hands them over in the parameter's format; a copy where it once should not.
     return grad if grad.stride() == parameter.stride() else torch.empty_like(parameter).copy_(grad)
+
+
+class NarrowCopy:
+    """A network in a narrower number format that computes with another's flat weights.
+
+    Those are the master weights, which small steps still move (arXiv 1710.03740 section 3.1).
+    One copy per step takes less time than autocast, which copies each weight there and each
+    gradient back.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype):
+        self.network = copy.deepcopy(network).to(dtype)
+        self._weights = flatten(self.network)
+
+    @classmethod
+    def of(cls, network: nn.Module, dtype: torch.dtype) -> NarrowCopy | None:
+        """None where the network is in that format itself."""
+        same = all(parameter.dtype == dtype for parameter in network.parameters())
+        return None if same else cls(network, dtype)
+
+    def following(self, weights: Tensor) -> nn.Module:
+        """The copy, with flat master weights (n,) as they are now."""
+        self._weights.copy_(weights.detach())
+        return self.network

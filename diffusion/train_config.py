@@ -40,7 +40,7 @@ class TrainConfig:
     more_emas: tuple[float, ...] = ()  # decays of further averages, kept beside it to compare
     flip: bool = False  # mirror half of the pictures
     held_out: int = 0  # pictures never trained on, by the order of their names' SHA-256
-    precision: str = "float32"  # or "bfloat16" (autocast)
+    precision: str = "float32"  # or "bfloat16", in which the weights are kept in float32
     threads: int = 1  # of the CPU
     seed: int = 0
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # values' names

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.denoiser import ANY, at_level, prediction_error
-from diffusion.flat import flatten, gradient, parts
+from diffusion.flat import NarrowCopy, clip_norm_, flatten, gradient, parts
 from diffusion.model import DiffusionModel, ready
 from diffusion.noise import TRAINING, generator
 from diffusion.pictures import from_uint8
@@ -67,6 +67,7 @@ class Trainer:
         }
         self._parameters = list(self.network.parameters())
         self._weights = nn.Parameter(flatten(self.network))
+        self._narrow = NarrowCopy.of(self.network, PRECISIONS[config.precision])
         self._averages = {decay: flatten(average) for decay, average in self.averages.items()}
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
@@ -165,10 +166,8 @@ class Trainer:
         signal, noise = at_level(self.schedule, batch.t, batch.x0)
         x = signal * batch.x0 + noise * batch.eps  # DDPM eq. 4
         time = batch.t.float() * (1000 / self.config.T)
-        dtype = PRECISIONS[self.config.precision]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            asked = () if batch.labels is None else (batch.labels,)
-            output = self.network(x, time, *asked)
+        network = self.network if self._narrow is None else self._narrow.following(self._weights)
+        output = network(x, time, *(() if batch.labels is None else (batch.labels,)))
         off = prediction_error(
             self.config.prediction, output.float(), batch.x0, batch.eps, signal, noise
         )
@@ -181,9 +180,10 @@ class Trainer:
             group["lr"] = lr
         loss = self.loss(batch)
         loss.backward()
-        self._weights.grad = gradient(self._parameters)
-        self.network.zero_grad(set_to_none=True)
-        nn.utils.clip_grad_norm_([self._weights], self.config.clip_norm)
+        learner = self.network if self._narrow is None else self._narrow.network
+        self._weights.grad = gradient(list(learner.parameters())).float()
+        learner.zero_grad(set_to_none=True)
+        clip_norm_(self._weights.grad, self.config.clip_norm)
         self.optimizer.step()
         with torch.no_grad():
             for longest, average in self._averages.items():

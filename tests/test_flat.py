@@ -2,10 +2,11 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from diffusion.flat import flatten, gradient, joined, parts
+from diffusion.flat import NarrowCopy, clip_norm_, flatten, gradient, joined, parts
 from diffusion.train_config import TrainConfig
 from diffusion.training import Trainer
 from diffusion.unet import UNet, UNetConfig
@@ -81,3 +82,34 @@ def test_a_step_over_flat_weights_is_a_step_over_each_tensor():
         trainer.step += 1
     for one, other in zip(alone.parameters(), trainer.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [0.5, 1e9, float("inf")])
+def test_a_clipped_gradient_is_the_one_that_torch_clips(most):
+    ours, parameter = torch.randn(1000), nn.Parameter(torch.zeros(1000))
+    parameter.grad = ours.clone()
+    clip_norm_(ours, most)
+    nn.utils.clip_grad_norm_([parameter], most)
+    torch.testing.assert_close(ours, parameter.grad, rtol=1e-5, atol=0)
+
+
+def test_a_gradient_that_is_not_a_number_stays_so():
+    gradient = torch.tensor([1.0, float("nan")])
+    clip_norm_(gradient, 1.0)
+    assert gradient.isnan().any()
+
+
+def test_a_narrow_copy_computes_with_the_weights_as_they_are_now():
+    made = network()
+    weights = flatten(made)
+    narrow = NarrowCopy.of(made, torch.bfloat16)
+    x, time = torch.randn(2, 3, 16, 16), torch.tensor([10.0, 900.0])
+    for factor in (1.0, 0.5):
+        weights.mul_(factor)
+        expected = copy.deepcopy(made).bfloat16()(x, time)
+        assert torch.equal(narrow.following(weights)(x, time), expected)
+    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
+
+
+def test_a_network_of_that_format_needs_no_copy():
+    assert NarrowCopy.of(network(), torch.float32) is None

@@ -206,6 +206,17 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(pixels):
     torch.testing.assert_close(*weights, atol=3e-3, rtol=0)
 
 
+def test_steps_too_small_for_bfloat16_still_add_up(pixels):
+    """0.5 has no neighbour in bfloat16 nearer than 0.002; a hundred steps of 1e-4 reach it."""
+    trainer = Trainer(with_(images=4 * 100, precision="bfloat16", lr=1e-4, warmup=1))
+    with torch.no_grad():
+        trainer.network.stem.weight.fill_(0.5)
+    train(trainer, pixels, 50)
+    moved = (trainer.network.stem.weight - 0.5).abs()
+    assert moved.max() > 0.002
+    assert (moved[moved > 0] < 0.002).any()
+
+
 def test_the_average_follows_the_weights_with_its_decay(pixels):
     trainer = Trainer(with_(ema=0.5))
     for step in range(4):
