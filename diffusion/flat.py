@@ -40,9 +40,15 @@ def parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def gradient(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """The parameters' gradients as one tensor (n,); of one without, zeros."""
-    return joined(_in_format(parameter) for parameter in parameters)
+def take_gradients(parameters: Sequence[nn.Parameter], into: Sequence[Tensor]) -> None:
+    """Move the parameters' gradients into parts of a flat one; where there is none, zeros."""
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for parameter in parameters
+    ]
+    torch._foreach_copy_(list(into), gradients)  # on a GPU, one call for all
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def clip_norm_(gradient: Tensor, most: float) -> None:
@@ -51,12 +57,6 @@ def clip_norm_(gradient: Tensor, most: float) -> None:
     # On a CPU even a factor of 1 takes its time; a GPU would have to be waited for to know it.
     if gradient.device.type != "cpu" or not norm <= most:
         gradient.mul_((most / norm).clamp(max=1))
-
-
-def _in_format(parameter: nn.Parameter) -> Tensor:
-    grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    # autograd hands them over in the parameter's format; a copy where it once should not.
-    return grad if grad.stride() == parameter.stride() else torch.empty_like(parameter).copy_(grad)
 
 
 class NarrowCopy:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.denoiser import ANY, at_level, prediction_error
-from diffusion.flat import NarrowCopy, clip_norm_, flatten, gradient, parts
+from diffusion.flat import NarrowCopy, clip_norm_, flatten, parts, take_gradients
 from diffusion.model import DiffusionModel, ready
 from diffusion.noise import TRAINING, generator
 from diffusion.pictures import from_uint8
@@ -67,7 +67,11 @@ class Trainer:
         }
         self._parameters = list(self.network.parameters())
         self._weights = nn.Parameter(flatten(self.network))
+        self._weights.grad = torch.zeros_like(self._weights)
+        self._gradients = parts(self._weights.grad, self._parameters)
         self._narrow = NarrowCopy.of(self.network, PRECISIONS[config.precision])
+        learner = self.network if self._narrow is None else self._narrow.network
+        self._learning = list(learner.parameters())  # what autograd gives gradients to
         self._averages = {decay: flatten(average) for decay, average in self.averages.items()}
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
@@ -180,9 +184,7 @@ class Trainer:
             group["lr"] = lr
         loss = self.loss(batch)
         loss.backward()
-        learner = self.network if self._narrow is None else self._narrow.network
-        self._weights.grad = gradient(list(learner.parameters())).float()
-        learner.zero_grad(set_to_none=True)
+        take_gradients(self._learning, self._gradients)
         clip_norm_(self._weights.grad, self.config.clip_norm)
         self.optimizer.step()
         with torch.no_grad():
