@@ -205,18 +205,8 @@ def command(config: TrainConfig, built_in: str = "") -> str:
     if config.start:
         words.append("--from MODEL")
         usual = replace(usual, **FINE_TUNING)
-    decisive = (
-        "size",
-        "prediction",
-        "schedule",
-        "min_snr",
-        "snr_floor",
-        "batch",
-        "lr",
-        "ema",
-        "seed",
-    )
-    for name in decisive:
+    weighing = ("min_snr", "snr_floor")
+    for name in ("size", "prediction", "schedule", *weighing, "batch", "lr", "ema", "seed"):
         value = getattr(config, name)
         if value != getattr(usual, name):
             shown = f"{value:g}" if isinstance(value, float) else value

@@ -207,7 +207,7 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(pixels):
 
 
 def test_steps_too_small_for_bfloat16_still_add_up(pixels):
-    """0.5 has no neighbour in bfloat16 nearer than 0.002; a hundred steps of 1e-4 reach it."""
+    """0.5 has no neighbour in bfloat16 nearer than 0.002; fifty steps of 1e-4 go beyond it."""
     trainer = Trainer(with_(images=4 * 100, precision="bfloat16", lr=1e-4, warmup=1))
     with torch.no_grad():
         trainer.network.stem.weight.fill_(0.5)
