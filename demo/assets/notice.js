@@ -9,10 +9,10 @@ cartoon.follow(async (fields) => {
   const now = fields[FIELD] ? JSON.stringify(fields) : "";
   if (now === told) return;
   told = now;
+  const words = now && (await server.words(fields));
+  if (told !== now) return; // meanwhile the form has become something else
+  line.querySelector(".by").textContent = words;
   line.hidden = !now;
-  if (!now) return;
-  const words = await server.words(fields);
-  if (told === now) line.querySelector(".by").textContent = words;
 });
 
 line.querySelector("button").addEventListener("click", () => {

@@ -136,7 +136,7 @@ def test_all_settings_are_in_the_address_and_come_back_from_it(browser, address,
     other.page.wait_for_timeout(300)
     assert form(other) == expected
     visitor.close()
-    page.goto(address)  # no settings in the address: those of the last visit
+    screen.open(address)  # no settings in the address: those of the last visit
     page.wait_for_function("document.querySelector('#left_steps input')?.value === '31'")
     page.wait_for_timeout(300)
     assert form(screen) == expected
