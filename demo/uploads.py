@@ -10,6 +10,7 @@ import contextlib
 import errno
 import io
 import json
+import re
 import secrets
 import shutil
 import stat
@@ -44,7 +45,8 @@ SPARE = 200 * 10**6  # bytes that stay free on the disk
 KEPT, KEPT_BYTES, KEPT_SECONDS = 16, 10**9, 3600
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 ZIP_START = b"PK"
-SCRIPTS = (b"<script", b"<?php", b"<svg", b"<html")
+# With text behind it: four letters alone are found in one of five hundred megabytes of pixels.
+SCRIPT = re.compile(rb"<(?:script|\?php|svg|html)[\t\n\r -~]{6}", re.IGNORECASE)
 
 
 class UploadError(ValueError):
@@ -213,8 +215,7 @@ def _is_picture(name: str, content: bytes) -> bool:
         return False
     if pixels > MAX_PIXELS:
         raise UploadError(wording.too_large(name, MAX_PIXELS // 10**6))
-    lower = content.lower()
-    if zipfile.is_zipfile(io.BytesIO(content)) or any(word in lower for word in SCRIPTS):
+    if zipfile.is_zipfile(io.BytesIO(content)) or SCRIPT.search(content):
         raise UploadError(wording.two_things(name))
     return True
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffusion.data import Source
+from diffusion.data import Source, licence_id
 from diffusion.model import DiffusionModel
 from diffusion.reader import FILE as READER_FILE
 from diffusion.reader import AttributeReader
 from diffusion.results import conditions, table
+from diffusion.run_card import begun_with
 from diffusion.runs import Run
 from diffusion.toons import BUILT_IN
 from diffusion.train_config import FINE_TUNING, TrainConfig
@@ -52,7 +53,7 @@ class Card:
 
     def _front(self) -> str:
         return f"""---
-license: {self.source.licence_id}
+license: {licence_id([*self._config.learned_before, self.source])}
 library_name: cartoon-diffusion
 pipeline_tag: unconditional-image-generation
 tags: [diffusion, ddpm, ddim]
@@ -117,13 +118,15 @@ by DDIM with 50 steps and guidance {ASKED_W:g}; the other attributes are left op
             else "None of them were held out."
         )
         flip = " Half of the pictures were mirrored." if config.flip else ""
+        before = [one for one in config.learned_before if one != source]
+        first = f"\n\n{begun_with(before)}" if before else ""
+        named = "; ".join(f"{one.name}, {one.author}, {one.licence}" for one in [source, *before])
         return f"""## Data
 
-[{source.name}]({source.url}) by {source.author}, {source.licence}. {source.note}
-{held_out}{flip}
+{source.credit}. {source.note}
+{held_out}{flip}{first}
 
-The weights may be used with the same attribution: "trained on {source.name}, {source.author},
-{source.licence}"."""
+The weights may be used with the same attribution: "trained on {named}"."""
 
     def _training(self) -> str:
         config = self._config

@@ -16,7 +16,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -59,11 +59,16 @@ class Source:
     note: str = ""  # what was done to the pictures before training
 
     @property
-    def licence_id(self) -> str:
-        """As the Hub names it; of several, the first that asks for something."""
-        names = [name.strip() for name in self.licence.split(",")]
-        asking = [name for name in names if not name.startswith("CC0")]
-        return (asking or names)[0].lower().replace(" ", "-")
+    def credit(self) -> str:
+        """Name, author and licence, as Markdown."""
+        return f"[{self.name}]({self.url}) by {self.author}, {self.licence}"
+
+
+def licence_id(sources: Iterable[Source]) -> str:
+    """As the Hub names the licence of them all: the first that asks for something, if one does."""
+    names = [name.strip() for source in sources for name in source.licence.split(",")]
+    asking = [name for name in names if not name.startswith("CC0")]
+    return (asking or names)[0].lower().replace(" ", "-")
 
 
 @dataclass(frozen=True)

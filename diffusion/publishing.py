@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,9 +54,9 @@ def publish(
     if find_spec("matplotlib") is None:
         raise RunError("the loss curve is drawn with matplotlib; pip install matplotlib first")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, WEIGHTS):
-        with replacing(folder / name) as temporary:
-            shutil.copyfile(run.model_folder / name, temporary)
+    with replacing(folder / WEIGHTS) as temporary:
+        shutil.copyfile(run.model_folder / WEIGHTS, temporary)
+    _put_config(run.model_folder, folder, source)
     _put_results(measured, folder)
     model = DiffusionModel.from_pretrained(folder)
     pictures = draw(model, SAMPLE_SEEDS, SAMPLE_RECIPE)
@@ -81,6 +83,13 @@ def _measured(results: Path, run: Run) -> dict:
             f"run `python -m diffusion evaluate --model {run.model_folder}` first"
         )
     return measured
+
+
+def _put_config(made: Path, folder: Path, source: Source) -> None:
+    """The model's config.json; whoever begins with the model learns from it whom to name."""
+    config = json.loads((made / CONFIG).read_text())
+    config["training"]["source"] = asdict(source)
+    write_json(folder / CONFIG, config)
 
 
 def _put_results(measured: dict | None, folder: Path) -> None:

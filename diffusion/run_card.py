@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from diffusion.data import Source
+from collections.abc import Sequence
+
+from diffusion.data import Source, licence_id
 from diffusion.model import DiffusionModel
+from diffusion.train_config import learned_from
 from diffusion.unet import parameter_count
 
 
-def run_card(
-    model: DiffusionModel, images: int, seconds: float, source: Source | None = None
-) -> str:
+def run_card(model: DiffusionModel, images: int, seconds: float) -> str:
     """The README.md beside the weights, in the Hub's conventions."""
     size, training = model.shape[1], model.training
-    licence = source.licence_id if source else "other"
+    own, before = training.get("source"), learned_from({**training, "source": None})
+    source = Source(**own) if own else None
     learned = (
-        f"[{source.name}]({source.url}) by {source.author}, {source.licence}. {source.note}"
+        f"{source.credit}. {source.note}"
         if source
         else "Its owner's pictures; whoever shares the model states their origin and licence here."
     )
+    if before:
+        learned += f"\n\n{begun_with(before)}"
     start = training.get("start")
     begun = f"the weights of {start}" if start else "nothing"
-    if before := training.get("seen_before"):
-        begun += f", which had seen {before:,} images"
+    if seen := training.get("seen_before"):
+        begun += f", which had seen {seen:,} images"
     return f"""---
-license: {licence}
+license: {licence_id([*before, source]) if source else "other"}
 library_name: cartoon-diffusion
 pipeline_tag: unconditional-image-generation
 tags: [diffusion, ddpm, ddim]
@@ -45,3 +49,9 @@ Begun from {begun}; {images:,} images seen in {seconds / 60:.1f} minutes. Batch
 {training.get("ema"):g}, {training.get("precision")}, prediction {model.prediction}, seed
 {training.get("seed")}.
 """
+
+
+def begun_with(sources: Sequence[Source]) -> str:
+    """What a card says of the pictures that the weights a model began with learned from."""
+    credits = "; ".join(source.credit for source in sources)
+    return f"It began with weights that had learned from {credits}. Name them as well."

@@ -192,10 +192,11 @@ class Run:
         with replacing(self.checkpoint_path) as temporary:
             temporary.write_bytes(to_bytes(tensors))  # save_file would leave files of its own
         for decay in trainer.averages:
-            model = trainer.model(decay, seconds=round(seconds))
+            about = {"seconds": round(seconds), "source": source and asdict(source)}
+            model = trainer.model(decay, **about)
             folder = model.save_pretrained(self.folder_of(decay, trainer.config))
             with replacing(folder / "README.md") as temporary:
-                temporary.write_text(run_card(model, trainer.images, seconds, source))
+                temporary.write_text(run_card(model, trainer.images, seconds))
 
     def folder_of(self, ema: float, config: TrainConfig) -> Path:
         """Where the model of one of the run's weight averages is."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
+from diffusion.data import Source
 from diffusion.denoiser import check_prediction, output_channels
 from diffusion.model import DiffusionModel, value_names
 from diffusion.noise import check_seed
@@ -48,6 +49,7 @@ class TrainConfig:
     pool: int | None = None  # pictures chosen from at first; each one seen adds one. None: all
     start: str = ""  # the model whose weights it begins with; none: from nothing
     seen_before: int = 0  # pictures that the model it begins with has seen
+    learned_before: tuple[Source, ...] = ()  # where those came from, as far as it is known
     halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
     # (step, images) of every extension that came while the rate was falling, or afterwards: the
     # step it came at, and the budget until then.
@@ -58,6 +60,7 @@ class TrainConfig:
         object.__setattr__(self, "more_emas", tuple(self.more_emas))
         object.__setattr__(self, "halved", tuple(self.halved))
         object.__setattr__(self, "extended", tuple((step, old) for step, old in self.extended))
+        object.__setattr__(self, "learned_before", _sources(self.learned_before))
         object.__setattr__(self, "labels", value_names(self.labels))
         check_prediction(self.prediction)
         _ = self.network  # refuses absurd sizes
@@ -141,6 +144,7 @@ def shape_of(model: DiffusionModel) -> dict:
         "schedule": model.schedule.to_json()["kind"],
         "T": model.schedule.T,
         "seen_before": images_seen(model.training),
+        "learned_before": learned_from(model.training),
     }
 
 
@@ -153,6 +157,26 @@ def images_seen(training: Mapping) -> int:
     if "step" in training:  # a model of a run that had not ended
         images = min(training["step"] * training["batch"], images)
     return images + training.get("seen_before", 0)
+
+
+def learned_from(training: Mapping) -> tuple[Source, ...]:
+    """Where the pictures came from that a model learned from, by what it notes of its training.
+
+    Those of the model it began with are among them, and come first.
+    """
+    own = training.get("source")
+    return tuple(
+        dict.fromkeys(_sources([*training.get("learned_before", ()), *([own] if own else [])]))
+    )
+
+
+def _sources(given: Iterable[Source | Mapping]) -> tuple[Source, ...]:
+    try:
+        return tuple(one if isinstance(one, Source) else Source(**one) for one in given)
+    except TypeError:
+        raise ValueError(
+            "where the model's pictures came from cannot be read; take another model"
+        ) from None
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -8,13 +8,14 @@ from typer.testing import CliRunner
 from diffusion import DiffusionModel, results
 from diffusion.card import command
 from diffusion.cli import app
+from diffusion.data import licence_id
 from diffusion.files import write_json
 from diffusion.model import weights_hash
 from diffusion.publishing import Source, publish
 from diffusion.reader import AttributeReader, ReaderNetwork
 from diffusion.runs import Run, RunError, train_run
 from diffusion.toons import source_of
-from diffusion.train_config import TrainConfig
+from diffusion.train_config import TrainConfig, learned_from
 
 SOURCE = Source("Dots", "Nobody", "CC0 1.0", "https://example.org/dots", "Drawn by a test.")
 
@@ -53,7 +54,7 @@ def test_a_card_says_whose_pictures_and_knows_the_built_in_ones(tmp_path, pictur
     assert "has no model yet" in published(drawn)
     source = source_of("toons")
     assert source.licence == "CC BY 4.0, CC0 1.0"
-    assert source.licence_id == "cc-by-4.0"
+    assert licence_id([source]) == "cc-by-4.0"
     _, config = drawn.config()
     assert command(config, "toons").startswith(
         "python -m diffusion train --data toons --attributes style --images 8"
@@ -105,6 +106,21 @@ def test_a_model_that_can_be_asked_shows_it_and_its_measured_quality(tmp_path, p
     ):
         assert part in card
     assert "takes no wishes" not in card
+
+
+def test_a_published_model_tells_whoever_begins_with_it_whom_to_name(tmp_path, pictures):
+    melin = source_of("toon-head")
+    run = Run(tmp_path / "run")
+    config = TrainConfig(images=8, size=16, widths=(16,), batch=4, learned_before=(melin,))
+    run.create(str(pictures), config)
+    for _ in train_run(run, progress=False):
+        pass
+    folder = publish(run, tmp_path / "model", "Dots", SOURCE, "here")
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "had learned from [ToonHead](" in card
+    assert '"trained on Dots, Nobody, CC0 1.0; ToonHead, Johan Melin, CC BY 4.0"' in card
+    assert learned_from(DiffusionModel.from_pretrained(folder).training) == (melin, SOURCE)
 
 
 def test_results_of_other_weights_are_refused_and_old_ones_go_away(tmp_path, pictures):

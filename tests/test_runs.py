@@ -24,7 +24,7 @@ from diffusion.cli import app
 from diffusion.files import replacing, write_json
 from diffusion.pictures import read_settings
 from diffusion.runs import Run, RunError, train_run
-from diffusion.train_config import AGAIN, TrainConfig, learning_rate
+from diffusion.train_config import AGAIN, TrainConfig, learned_from, learning_rate
 from diffusion.training import Trainer
 
 ROOT = Path(__file__).parents[1]
@@ -642,6 +642,27 @@ def test_a_run_may_begin_with_a_model_and_says_so(run, tmp_path, pictures):
     assert model.training["start"] == "/".join(run.model_folder.parts[-2:])
     card = (second.model_folder / "README.md").read_text()
     assert f"Begun from the weights of {model.training['start']}" in card
+
+
+def test_a_model_names_whose_pictures_the_one_before_it_learned_from(tmp_path, command, pictures):
+    first = created(tmp_path / "first", Path("toon-head"), dataclasses.replace(TINY, pool=4))
+    finish(first)
+    before = learned_from(DiffusionModel.from_pretrained(first.model_folder).training)
+    assert [source.author for source in before] == ["Johan Melin"]
+    folders = first.model_folder, *(tmp_path / name / "model" for name in ("second", "third"))
+    for data, start, made in zip(("pixel-art", pictures), folders, folders[1:], strict=False):
+        done = command(
+            "--data", data, "--from", start, "--out", made.parent, "--images", 8,
+            "--batch", 4, "--threads", 1,
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+    second, third = ((folder / "README.md").read_text() for folder in folders[1:])
+    assert second.startswith("---\nlicense: cc-by-4.0\n")  # pixel art alone asks for nothing
+    assert "by DiceBear, CC0 1.0" in second
+    assert "had learned from [ToonHead](" in second
+    assert third.startswith("---\nlicense: other\n")
+    assert "Its owner's pictures" in third
+    assert "by Johan Melin, CC BY 4.0; [Pixel Art](" in third
 
 
 def test_the_command_takes_the_shape_of_the_model_it_begins_with(run, command, pictures, tmp_path):

@@ -171,6 +171,13 @@ def test_an_upload_is_averaged_to_the_size_of_the_run(tmp_path):
     assert np.abs(small.pixels - mean).max() <= 0.5
 
 
+def test_letters_that_pixels_happen_to_spell_are_no_script(tmp_path):
+    files = faces()
+    name = next(iter(files))
+    files[name] += b"\x91\xe5<svg\x03\xf7\x1b"  # after the end of the picture
+    assert Uploads(tmp_path / "staged").take(send(tmp_path, files), list(files)).pictures == 20
+
+
 def test_a_token_opens_nothing_else(tmp_path):
     staged = Uploads(tmp_path / "staged")
     (tmp_path / "secret").mkdir()
