@@ -29,7 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()
     try:
-        reader, trainings = reader_beside(options.model), open_trainings()
+        reader = reader_beside(options.model)
+        trainings = open_trainings(training_device(options))
         backend = choose_backend(options)
     except (ModelError, ValueError) as error:
         sys.exit(f"{error}")
@@ -39,6 +40,8 @@ def main() -> None:
         build(backend, trainings, reader, measured, str(options.model)).launch(
             server_name=options.host, server_port=options.port, **launch_options()
         )
+    except OSError as error:  # the port is taken, or the address is none of this machine's
+        sys.exit(f"{error}")
     finally:
         backend.close()
 
@@ -54,6 +57,11 @@ def choose_backend(options: argparse.Namespace) -> Backend:
     if options.backend == "auto":
         local.improve()
     return local
+
+
+def training_device(options: argparse.Namespace) -> str:
+    """Where the Train tab trains: a GPU that Spaces lends is there for moments only."""
+    return "cpu" if os.environ.get("SPACES_ZERO_GPU") else options.device
 
 
 if __name__ == "__main__":

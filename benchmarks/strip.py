@@ -86,8 +86,8 @@ def main(
     print(f"the estimate was {config.images:,} images, {config.images / seen:.2f} of what happened")
     out.parent.mkdir(parents=True, exist_ok=True)
     _strip(reached).save(out, optimize=True)
-    if keep and not start:
-        _note(run, style, config, reached)
+    if keep:
+        _note(run, reached, {"style": style, "size": config.size, **_begun(preset, start)})
 
 
 def _config(size: int, preset: str, start: str, images: int) -> TrainConfig:
@@ -151,32 +151,38 @@ def _strip(reached: list[Mark]) -> Image.Image:
     return whole
 
 
-def _note(run: Run, style: str, config: TrainConfig, reached: list[Mark]) -> None:
+def _begun(preset: str, start: str) -> dict:
+    """What tells a run from others of its style and size: its network, or what it began with."""
+    return {"preset": "", "start": "shipped"} if start else {"preset": preset, "start": ""}
+
+
+def _note(run: Run, reached: list[Mark], kind: dict) -> None:
     """For the page's estimate: the pictures by images seen, and when the noise was gone."""
     known = json.loads(FILE.read_text()) if FILE.is_file() else {"milestones": [], "needed": {}}
-    others = [m for m in known["milestones"] if (m["style"], m["size"]) != (style, config.size)]
+    others = [m for m in known["milestones"] if any(m[key] != kind[key] for key in kind)]
+    _, config = run.config()
     measured = f"{os.cpu_count()} cores, {config.precision}, {platform.machine()}"
     for mark in reached:
         buffer = io.BytesIO()
         sheet(mark.pictures[:8], columns=4, gap=0).save(buffer, "PNG", optimize=True)
         others.append(
             {
-                "style": style,
-                "title": STYLES[style].title,
-                "size": config.size,
+                **kind,
+                "title": STYLES[kind["style"]].title,
                 "images": mark.images,
                 "measured": measured,
                 "picture": data_uri("image/png", buffer.getvalue()),
             }
         )
-    if cleared := _cleared(run):
-        known["needed"][str(config.size)] = cleared
+    if not kind["start"] and (cleared := _cleared(run)):
+        needed = known["needed"].get(str(config.size), 0)
+        known["needed"][str(config.size)] = max(needed, cleared)
     write_json(FILE, {"milestones": others, "needed": known["needed"]})
 
 
 def _cleared(run: Run) -> int | None:
     """The images of the first preview that is hardly rougher than the pictures."""
-    for path in sorted(run.previews.glob("*.png")):
+    for path in run.preview_paths():
         found = read_settings(path) or {}
         if found.get("data_roughness") is None or not found["images"]:
             continue

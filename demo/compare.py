@@ -14,7 +14,7 @@ from demo import notices, settings, wording
 from demo import quality as chart
 from demo.models import Models
 from demo.quality import Quality
-from demo.service import LIMITS, Service
+from demo.service import LIMITS, Service, stopped
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -25,6 +25,7 @@ SCRIPTS = (
     "panes.js",
     "equation.js",
     "keep.js",
+    "insist.js",
     "play_button.js",
     "player.js",
     "sharing.js",
@@ -100,9 +101,7 @@ def create(
     )
     replaying = stage.replay(replay, None, api_visibility="private", **streaming)
     quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    stop_button.click(
-        lambda: {"type": "stopped"}, None, stage, cancels=[running, replaying], **quiet
-    )
+    stop_button.click(stopped, None, stage, cancels=[running, replaying], **quiet)
     # The rest happens in the browser.
     gr.on(
         [left_sampler.change, right_sampler.change],

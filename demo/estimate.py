@@ -21,33 +21,52 @@ ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).parent / "assets" / "milestones.json"
 KNOWN_FOR = 600.0  # seconds that a measured speed holds
 LONGEST = 120.0  # seconds that measuring may take
+AT_ONCE = 2  # who may ask for a speed that is not known: one is served, the other one waits
 # Previews, checkpoints, and the start of the process take their share of the minutes.
 STARTING, SHARE = 4.0, 0.94
+
+
+class BeingMeasured(ValueError):
+    """Somebody waits for the machine already; raised for everybody else."""
 
 
 class Speeds:
     """Images per second of each kind of training, measured when first asked for."""
 
-    def __init__(self, nice: int):
-        self._nice = nice
+    def __init__(self, nice: int, device: str = "auto"):
+        self._common = ("--nice", str(nice), "--device", device)
         self._known: dict[tuple[str, ...], tuple[float, float]] = {}
         self._lock = threading.Lock()  # one measurement at a time, or they would share the cores
+        # Who waits holds one of the threads that Gradio answers everybody with.
+        self._places = threading.BoundedSemaphore(AT_ONCE)
 
     def get(self, options: tuple[str, ...]) -> float:
         """Images per second with these options of `python -m diffusion probe`.
 
-        Raises RuntimeError when it cannot be measured, ValueError when others leave no time for it.
+        Raises RuntimeError when it cannot be measured, ValueError when others leave no time for
+        it, BeingMeasured when somebody waits already.
         """
-        with self._lock:
-            speed, when = self._known.get(options, (0.0, -KNOWN_FOR))
-            if time.monotonic() - when < KNOWN_FOR:
-                return speed
-            speed = self._measure(options)
-            self._known[options] = (speed, time.monotonic())
-            return speed
+        if known := self._fresh(options):
+            return known
+        if not self._places.acquire(blocking=False):
+            raise BeingMeasured(wording.BEING_MEASURED)
+        try:
+            with self._lock:
+                return self._fresh(options) or self._anew(options)
+        finally:
+            self._places.release()
+
+    def _fresh(self, options: tuple[str, ...]) -> float | None:
+        speed, when = self._known.get(options, (None, 0.0))
+        return speed if time.monotonic() - when < KNOWN_FOR else None
+
+    def _anew(self, options: tuple[str, ...]) -> float:
+        speed = self._measure(options)
+        self._known[options] = (speed, time.monotonic())
+        return speed
 
     def _measure(self, options: tuple[str, ...]) -> float:
-        command = [sys.executable, "-m", "diffusion", "probe", "--nice", str(self._nice), *options]
+        command = [sys.executable, "-m", "diffusion", "probe", *self._common, *options]
         try:
             done = subprocess.run(
                 command,
@@ -81,11 +100,22 @@ class Milestone:
     images: int
     measured: str  # on which machine
     picture: str  # a data URI
+    preset: str = "tiny"  # the network; of no account where it came with the start
+    start: str = ""  # from nothing; "shipped": from the shipped model
 
 
-def milestone(style: str, size: int, images: int) -> Milestone | None:
-    """The last one that so many images reach; of another style where this was not measured."""
-    all_known = [known for known in _milestones() if known.size == size]
+def milestone(
+    style: str, size: int, images: int, preset: str = "tiny", start: str = ""
+) -> Milestone | None:
+    """The last one that so many images reach; of another style where this was not measured.
+
+    None when no run of this size with this network, or from this start, was measured.
+    """
+    all_known = [
+        known
+        for known in _milestones()
+        if (known.size, known.start) == (size, start) and (start or known.preset == preset)
+    ]
     of_style = [known for known in all_known if known.style == style] or all_known
     reached = [known for known in of_style if known.images <= images]
     return max(reached, key=lambda known: known.images, default=None)
@@ -101,6 +131,9 @@ def _milestones() -> list[Milestone]:
     return [Milestone(**known) for known in _file()["milestones"]]
 
 
-def images_needed(size: int) -> int:
-    """About how many images faces of this size took to stop being noise, in the measured runs."""
-    return _file()["needed"].get(str(size), _file()["needed"].get("32", 15_000))
+def images_needed(size: int) -> int | None:
+    """About how many images faces of this size took to stop being noise, from nothing.
+
+    None where no run was measured.
+    """
+    return _file()["needed"].get(str(size))

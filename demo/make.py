@@ -13,10 +13,10 @@ import gradio as gr
 from demo import settings, wording_make
 from demo.making import Choice, Maker, choices
 from demo.models import OWN, Offer
-from demo.service import LIMITS
+from demo.service import LIMITS, stopped
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("words.js", "keep.js", "make.js")
+SCRIPTS = ("words.js", "keep.js", "insist.js", "make.js")
 
 
 def create(maker: Maker) -> None:
@@ -51,7 +51,7 @@ def create(maker: Maker) -> None:
         order, None, screen, show_progress="hidden", api_visibility="private", **LIMITS
     )
     screen.halt(
-        lambda: {"type": "stopped"},
+        stopped,
         None,
         screen,
         cancels=[ordering],
@@ -59,6 +59,11 @@ def create(maker: Maker) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def shown(text: str) -> str:
+    """Text as HTML in a template that Gradio compiles: nothing in it is code."""
+    return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "`${}\\"})
 
 
 def _html(maker: Maker) -> str:
@@ -86,22 +91,22 @@ def _wishes(offer: Offer) -> str:
         _fieldset(wording_make.attribute(name), f"{prefix}{name}", found, "")
         for name, found in choices(offer.labels, palette).items()
     )
-    return f'<div class="wishes" data-model="{html.escape(offer.name)}">{fieldsets}</div>'
+    return f'<div class="wishes" data-model="{shown(offer.name)}">{fieldsets}</div>'
 
 
 def _fieldset(legend: str, name: str, offered: Sequence[Choice], first: str) -> str:
     kind = "swatches" if any(choice.colour for choice in offered) else "words"
     radios = "".join(_radio(name, choice, first) for choice in offered)
-    words = html.escape(legend)
+    words = shown(legend)
     return f'<fieldset class="{kind}"><legend>{words}</legend><div>{radios}</div></fieldset>'
 
 
 def _radio(name: str, choice: Choice, first: str) -> str:
-    words, value = html.escape(choice.words), html.escape(choice.value)
+    words, value = shown(choice.words), shown(choice.value)
     checked = " checked" if choice.value == first else ""
-    radio = f'<input type="radio" name="{html.escape(name)}" value="{value}"{checked}>'
+    radio = f'<input type="radio" name="{shown(name)}" value="{value}"{checked}>'
     if choice.colour:
         # The words are there for those who do not see colours, and under the pointer.
-        shown = f'style="--colour: {choice.colour}" title="{words}"'
-        return f'<label class="swatch" {shown}>{radio}<i>{words}</i></label>'
+        hint = f'style="--colour: {choice.colour}" title="{words}"'
+        return f'<label class="swatch" {hint}>{radio}<i>{words}</i></label>'
     return f"<label>{radio}<span>{words}</span></label>"

@@ -44,12 +44,12 @@ class Maker:
 
     def __init__(self, service: Service, models: Models):
         self.service, self.models = service, models
-        if reel := recorded.made():
-            service.reels.keep(recorded.MADE, reel)
+        if reel := recorded.made(service.backend.weights):
+            service.reels.hold(recorded.MADE, reel)
 
     def opening(self) -> dict | None:
-        """Faces that were recorded with the shipped weights."""
-        return recorded.load_made()
+        """The recorded faces, where this model drew them."""
+        return recorded.load_made(self.service.backend.weights)
 
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
         """The messages of one press of Make: a start and frames, the last with `verdicts`.

@@ -70,12 +70,12 @@ def _credits(models: Models) -> str:
     return f"<p>{' '.join([wording_make.CREDIT, *credits])}</p>"
 
 
-def open_trainings() -> Trainings:
+def open_trainings(device: str = "auto") -> Trainings:
     """The trainings of this machine, where its folder can be written; else those of its cache."""
     try:
-        return Trainings(RUNS)
+        return Trainings(RUNS, device=device)
     except OSError:
-        return Trainings(cache_dir("runs"))
+        return Trainings(cache_dir("runs"), device=device)
 
 
 def launch_options() -> dict[str, Any]:

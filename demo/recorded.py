@@ -87,15 +87,15 @@ def _few(film: Film, most: int) -> list[Still]:
     return [*stills[: -1 : -(-len(stills) // most)], stills[-1]]
 
 
-def load() -> dict | None:
-    """The recorded run as messages; None when none was made."""
-    return _kept(FILE)
+def load(weights: str) -> dict | None:
+    """The recorded run as messages; None when these weights drew none."""
+    return _kept(FILE, weights)
 
 
 @cache
-def reel() -> Reel | None:
+def reel(weights: str) -> Reel | None:
     """The recorded run as films, as far as it was recorded."""
-    kept = load()
+    kept = load(weights)
     if kept is None:
         return None
     panes = kept["start"]["panes"]
@@ -113,20 +113,21 @@ def reel() -> Reel | None:
     return Reel(comparison, films, kept["weights"])
 
 
-def load_made() -> dict | None:
-    """The recorded faces of Make; None when there are none."""
-    return _kept(MADE_FILE)
+def load_made(weights: str) -> dict | None:
+    """The recorded faces of Make; None when these weights drew none."""
+    return _kept(MADE_FILE, weights)
 
 
 @cache
-def _kept(file: Path) -> dict | None:
-    return json.loads(file.read_text()) if file.is_file() else None
+def _kept(file: Path, weights: str) -> dict | None:
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    return kept if kept.get("weights") == weights else None
 
 
 @cache
-def made() -> Reel | None:
+def made(weights: str) -> Reel | None:
     """The recorded faces of Make as a film that is done."""
-    kept = load_made()
+    kept = load_made(weights)
     if kept is None:
         return None
     film = Film(len(kept["start"]["panes"][0]["levels"]) - 1)

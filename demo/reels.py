@@ -45,7 +45,12 @@ class Reels:
     def __init__(self, limit: int = LIMIT):
         self._limit = limit
         self._reels: OrderedDict[str, Reel] = OrderedDict()
+        self._held_always: dict[str, Reel] = {}
         self._lock = threading.Lock()
+
+    def hold(self, run: str, reel: Reel) -> None:
+        """Remember a run for good: one that every visitor is shown."""
+        self._held_always[run] = reel
 
     def keep(self, run: str, reel: Reel) -> None:
         """Remember a run; of one that began anew, what it shows now."""
@@ -57,11 +62,12 @@ class Reels:
 
     def get(self, run: object) -> Reel | None:
         """The reel of that name, if it is still here."""
+        if not isinstance(run, str):
+            return None
         with self._lock:
-            if not isinstance(run, str) or run not in self._reels:
-                return None
-            self._reels.move_to_end(run)
-            return self._reels[run]
+            if run in self._reels:
+                self._reels.move_to_end(run)
+            return self._held_always.get(run) or self._reels.get(run)
 
     def _held(self) -> int:
         # Equal runs share their films.

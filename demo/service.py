@@ -40,8 +40,8 @@ class Service:
         self.reels = Reels()
         self._given: OrderedDict[str, keep.Given] = OrderedDict()
         self._filming: asyncio.Semaphore | None = None  # made on the loop that uses it
-        if reel := recorded.reel():
-            self.reels.keep(recorded.RUN, reel)
+        if reel := recorded.reel(backend.weights):
+            self.reels.hold(recorded.RUN, reel)
 
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
         """The messages of one press of Run: a start and frames, or a problem in one sentence."""
@@ -136,8 +136,8 @@ class Service:
     # Calls of the stage's script; they bypass Gradio's queue, so each is bounded.
 
     async def opening(self) -> dict | None:
-        """The recorded run."""
-        return recorded.load()
+        """The recorded run, where this model drew it."""
+        return recorded.load(self.backend.weights)
 
     async def examples(self) -> list[dict]:
         """The example chips, once it is known how fast the machine is."""
@@ -156,13 +156,16 @@ class Service:
         return {"stills": await asyncio.to_thread(self._filled, reel, lens, stills)}
 
     def _filled(self, reel: Reel, lens: str, stills: list) -> list[dict]:
-        filled = []
+        """Those of the stills that the run has, through this lens; a recorded one has not all."""
+        filled, schedule = [], reel.schedule or self.backend.schedule
         for wanted in stills[:FILLED_AT_ONCE]:
             match wanted:
                 case [0 | 1 as pane, int(calls)] if 0 <= calls <= reel.films[pane].reached:
                     still = reel.films[pane].at(calls)
-                    schedule = reel.schedule or self.backend.schedule
-                    filled.append(messages.still_seen(pane, still, [lens], schedule))
+                    # Before the first call there is nothing to see through some lenses.
+                    seen = not calls or still.seen(lens) is not None
+                    if still.calls == calls and seen:
+                        filled.append(messages.still_seen(pane, still, [lens], schedule))
         return filled
 
     async def keep(self, wish: object) -> dict:
@@ -185,7 +188,7 @@ class Service:
             return messages.problem(str(refusal) if known else wording.NOTHING_YET)
         except Exception as error:
             log.exception("a file could not be made")
-            return messages.problem(wording.failed(error))
+            return messages.problem(wording.not_made(error))
         name = keep.file_name(reel, kind, face)
         return {"name": name, "uri": messages.data_uri(keep.TYPES[kind], content)}
 
@@ -215,6 +218,11 @@ class Service:
             "face": given.settings.face,
             "words": wording.RESTORED if ours else wording.other_weights(weights),
         }
+
+
+async def stopped() -> dict:
+    """What Stop shows; on the loop, because all threads may be waiting for something else."""
+    return {"type": "stopped"}
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ import gradio as gr
 from demo import wording
 
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("storage.js", "tabs.js")
 PILL = "A training is going: watch it"
 
 
@@ -24,7 +25,7 @@ def create(screens: Mapping[str, str]) -> None:
     template = Template((ASSETS / "tabs.html").read_text())
     gr.HTML(
         html_template=template.substitute(title=wording.TITLE, tabs=tabs, pill=PILL),
-        js_on_load=(ASSETS / "tabs.js").read_text(),
+        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
         apply_default_css=False,
         elem_id="header",
     )

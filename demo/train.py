@@ -19,7 +19,7 @@ from PIL import Image
 
 from demo import offered, trainings
 from demo import wording_train as wording
-from demo.estimate import Speeds, images_in, images_needed, milestone
+from demo.estimate import BeingMeasured, Speeds, images_in, images_needed, milestone
 from demo.messages import data_uri
 from demo.recorded import MODEL
 from demo.trainings import NICE, Refused, Rules, Trainings, about, seconds_left
@@ -34,8 +34,9 @@ from diffusion.runs import BUSY, Run, RunError, still_noise
 from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("words.js", "keep.js", "play_button.js", "train.js")
+SCRIPTS = ("words.js", "storage.js", "keep.js", "play_button.js", "train.js")
 SIZES = (32, 64)
+NETWORK = "tiny"  # unless another is asked for
 POINTS = 240  # of the loss line
 FILM_SIDE, FILM_FPS = 512, 6
 FRESH = 0.5  # seconds that an answer to everybody's polling may be old
@@ -97,7 +98,7 @@ class Desk:
 
     def __init__(self, runs: Trainings):
         self.trainings = runs
-        self._speeds = Speeds(NICE)
+        self._speeds = Speeds(NICE, runs.device)
         self._filming = threading.Lock()
         self._answers: dict[object, tuple[float, Any]] = {}
 
@@ -115,12 +116,11 @@ class Desk:
 
     def look(self, wish: dict) -> dict:
         """The runs, the one that is going, and details of the one named in `run`."""
-        owner = wish.get("owner")
         runs = self._fresh("runs", lambda: [self._summary(run) for run in self.trainings.runs()])
         going = next((run for run in runs if run["live"]), None)
         shown = []
         for summary in runs:
-            mine = self.trainings.may(Run(self.trainings.root / summary["name"]), owner)
+            mine = self.trainings.may(Run(self.trainings.root / summary["name"]), **_keys(wish))
             shown.append({**summary, "mine": mine})
         used = sum(run["bytes"] for run in runs)
         found = {
@@ -132,9 +132,10 @@ class Desk:
             found["busy"] = wording.busy(going["left"])
         names = [run["name"] for run in runs]
         if wish.get("run") in names:
-            name = wish["run"]
-            found["run"] = self._fresh(("run", name), lambda: self._details(name))
-            found["run"] = {**found["run"], **shown[names.index(name)]}
+            summary = shown[names.index(wish["run"])]
+            name, mine = summary["name"], summary["mine"]
+            details = self._fresh(("run", name, mine), lambda: self._details(name, mine))
+            found["run"] = {**details, **summary}
         return found
 
     def _summary(self, run: Run) -> dict:
@@ -160,11 +161,11 @@ class Desk:
             "left": seconds_left(run) if live else None,
             "speed": records[-1]["images_per_second"] if records else None,
             "bytes": run.bytes,
-            "preview": max((int(path.stem) for path in run.previews.glob("*.png")), default=None),
+            "preview": max((int(path.stem) for path in run.preview_paths()), default=None),
             "model": (run.model_folder / CONFIG).is_file(),
         }
 
-    def _details(self, name: str) -> dict:
+    def _details(self, name: str, mine: bool) -> dict:
         run = self.trainings.find(name)
         _, config = run.config()
         status, records = run.status(), run.metrics()
@@ -175,7 +176,7 @@ class Desk:
             "previews": _previews(run, records),
             "lr": records[-1]["lr"] if records else None,
             "saved": _saved(run, config) if dead or state == "failed" else None,
-            "problem": _problem(run, config, state, dead),
+            "problem": _problem(run, config, state, dead, mine),
             "advice": _advice(run, config),
             "complete": run.checkpoint_path.exists() and status.get("images") == config.images,
         }
@@ -183,7 +184,7 @@ class Desk:
     def preview(self, wish: dict) -> dict:
         """One sheet of a run, after `images` images."""
         run, images = self.trainings.find(wish.get("run")), wish.get("images")
-        for path in run.previews.glob("*.png"):
+        for path in run.preview_paths():
             if int(path.stem) == images:
                 return {"uri": data_uri("image/png", path.read_bytes())}
         raise Refused(wording.GONE)
@@ -195,13 +196,17 @@ class Desk:
         style, config, options, minutes = self._asked(wish)
         if going := self.trainings.going():
             return {"words": wording.busy(seconds_left(going)), "busy": True}
-        speed = self._speeds.get(options)
+        try:
+            speed = self._speeds.get(options)
+        except BeingMeasured as told:
+            return {"words": str(told), "busy": True}
         images = images_in(minutes, speed)
         found: dict = {"words": wording.estimate(speed, images, minutes), "images": images}
-        known = None if config.start else milestone(style, config.size, images)
-        if known:
+        preset, start = _begun(wish, config)
+        if known := milestone(style, config.size, images, preset, start):
+            same = known.style == style
             found["picture"] = known.picture
-            found["caption"] = wording.milestone(known.images, known.title, known.measured)
+            found["caption"] = wording.milestone(known.images, known.title, known.measured, same)
         return found
 
     def start(self, wish: dict) -> dict:
@@ -244,7 +249,7 @@ class Desk:
             settings |= {**FINE_TUNING, "batch": 32, **_shipped(), "start": str(MODEL)}
             options = ["--from", str(MODEL)]
         else:
-            preset = _one_of("Network", wish.get("network", "tiny"), ("tiny", "small"))
+            preset = _one_of("Network", wish.get("network", NETWORK), ("tiny", "small"))
             given = wish.get("size", 32)
             size = _number(given) if _number(given) in SIZES else _one_of("Size", given, SIZES)
             settings |= {**PRESETS[preset], "size": int(size)}
@@ -261,10 +266,11 @@ class Desk:
             settings["lr"] = rate
         if style != "own":
             settings["pool"] = FIRST
+        device = pick_device(self.trainings.device)
         config = TrainConfig(
             images=1,
             flip=wish.get("flip") is True,
-            precision=str(training_precision(pick_device())).removeprefix("torch."),
+            precision=str(training_precision(device)).removeprefix("torch."),
             threads=trainings.THREADS,
             **settings,
         )
@@ -276,7 +282,7 @@ class Desk:
 
     def stop(self, wish: dict) -> dict:
         """Save and end."""
-        self.trainings.stop(wish.get("run"), wish.get("owner"))
+        self.trainings.stop(wish.get("run"), **_keys(wish))
         return {}
 
     def resume(self, wish: dict) -> dict:
@@ -290,13 +296,13 @@ class Desk:
                 raise Refused(wording.minutes_refused(wish.get("minutes"), most))
             speed = records[-1]["images"] / max(records[-1]["seconds"], 1)
             more = max(round(60 * minutes * speed), config.batch)
-        self.trainings.resume(wish.get("run"), wish.get("owner"), more)
+        self.trainings.resume(wish.get("run"), more=more, **_keys(wish))
         self._answers.clear()
         return {}
 
     def remove(self, wish: dict) -> dict:
         """Delete a run."""
-        self.trainings.delete(wish.get("run"), wish.get("owner"))
+        self.trainings.delete(wish.get("run"), **_keys(wish))
         self._answers.clear()
         return {}
 
@@ -305,7 +311,7 @@ class Desk:
     def film(self, wish: dict) -> dict:
         """The time-lapse as an MP4."""
         run = self.trainings.find(wish.get("run"))
-        sheets = sorted(run.previews.glob("*.png"))
+        sheets = run.preview_paths()
         if not sheets:
             raise Refused(wording.NO_MODEL)
         chosen = [sheets[i] for i in Film(calls=len(sheets) - 1).kept_calls]
@@ -366,7 +372,7 @@ def _line(records: list[dict]) -> list[list[float]]:
 def _previews(run: Run, records: list[dict]) -> list[list[float]]:
     """[images, seconds] of every sheet."""
     found, i = [], 0
-    for images in sorted(int(path.stem) for path in run.previews.glob("*.png")):
+    for images in (int(path.stem) for path in run.preview_paths()):
         while i < len(records) - 1 and records[i]["images"] < images:
             i += 1
         found.append([images, records[i]["seconds"] if records and images else 0])
@@ -378,27 +384,31 @@ def _saved(run: Run, config: TrainConfig) -> int:
     return min(run.saved_step() * config.batch, config.images)
 
 
-def _problem(run: Run, config: TrainConfig, state: str, dead: bool) -> str:
+def _problem(run: Run, config: TrainConfig, state: str, dead: bool, mine: bool) -> str:
     if state == "failed":
         said = run.status().get("message", "").strip()
         return said[:1].upper() + said[1:].rstrip(".") + "." if said else ""
     if not dead:
         return ""
     images = _saved(run, config)
-    return wording.ENDED.format(images=images) if images else wording.NOTHING_KEPT
+    if not images:
+        return wording.NOTHING_KEPT
+    # Others have no button to continue with.
+    return (wording.ENDED if mine else wording.ENDED_FOREIGN).format(images=images)
 
 
 def _advice(run: Run, config: TrainConfig) -> str:
     if config.halved:
         return wording.went_back(config.halved[-1] * config.batch)
-    paths = sorted(run.previews.glob("*.png"))
+    paths = run.preview_paths()
     latest = read_settings(paths[-1]) or {} if paths else {}
     rough, of_data = latest.get("roughness"), latest.get("data_roughness")
     if not latest.get("images") or rough is None or of_data is None:
         return ""
     if not still_noise(rough, of_data):
         return ""
-    return wording.still_noise(latest["images"], images_needed(config.size))
+    needed = None if config.start else images_needed(config.size)
+    return wording.still_noise(latest["images"], needed)
 
 
 @cache
@@ -407,6 +417,16 @@ def _shipped() -> dict:
         return shape_of(DiffusionModel.from_pretrained(MODEL))
     except ModelError:
         raise Refused(wording.SHIPPED_GONE) from None
+
+
+def _begun(wish: Mapping, config: TrainConfig) -> tuple[str, str]:
+    """(preset, start) of a run, as the measured ones have them."""
+    return ("", "shipped") if config.start else (wish.get("network", NETWORK), "")
+
+
+def _keys(wish: Mapping) -> dict[str, object]:
+    """By what a browser may do something with a run."""
+    return {key: wish.get(key) for key in ("owner", "operator")}
 
 
 def _owner(wish: Mapping) -> str:

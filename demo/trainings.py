@@ -65,9 +65,11 @@ class Rules:
 class Trainings:
     """All runs under one folder; at most one trains at a time."""
 
-    def __init__(self, root: Path, rules: Rules | None = None):
+    def __init__(self, root: Path, rules: Rules | None = None, device: str = "auto"):
+        """`device` is what they train on, a name of `diffusion.device.DEVICES`."""
         self.root = root
         self.rules = rules or Rules.here()
+        self.device = device
         self.uploads = Uploads(root / ".uploads")
         self._lock = threading.Lock()  # around starting and deleting
         root.mkdir(parents=True, exist_ok=True)
@@ -117,25 +119,25 @@ class Trainings:
                 raise
             return run
 
-    def stop(self, name: object, owner: object) -> None:
+    def stop(self, name: object, owner: object, operator: object = None) -> None:
         """Ask the trainer to save and end."""
-        run = self._owned(name, owner)
+        run = self._owned(name, owner, operator)
         if run.alive:  # also while it only starts: the trainer finds the file there
             run.stop_path.touch()
 
-    def resume(self, name: object, owner: object, more: int = 0) -> None:
+    def resume(self, name: object, owner: object, more: int = 0, operator: object = None) -> None:
         """Train on from the last checkpoint, to the end of the budget and `more` images."""
         with self._lock:
-            run = self._owned(name, owner)
+            run = self._owned(name, owner, operator)
             self._refuse_second()
             if more:
                 run.extend(more)
             self._spawn(run, self.rules.most_minutes)
 
-    def delete(self, name: object, owner: object) -> None:
+    def delete(self, name: object, owner: object, operator: object = None) -> None:
         """Remove a run that nobody trains."""
         with self._lock:
-            run = self._owned(name, owner)
+            run = self._owned(name, owner, operator)
             if run.alive:
                 raise Refused(wording.STILL_RUNNING)
             # Out of sight first: nobody sees half a run.
@@ -143,17 +145,20 @@ class Trainings:
             run.folder.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
-    def may(self, run: Run, owner: object) -> bool:
-        """Whether this browser started the run, or is the operator's."""
+    def may(self, run: Run, owner: object, operator: object = None) -> bool:
+        """Whether the browser of that name started the run, or a key given is the operator's."""
+        if self._is_operator(operator) or self._is_operator(owner):
+            return True
         if not isinstance(owner, str) or not owner:
             return False
-        if hmac.compare_digest(owner.encode(), self.operator.encode()):
-            return True
         return hmac.compare_digest(_hash(owner), str(about(run).get("owner", "")))
 
-    def _owned(self, name: object, owner: object) -> Run:
+    def _is_operator(self, key: object) -> bool:
+        return isinstance(key, str) and hmac.compare_digest(key.encode(), self.operator.encode())
+
+    def _owned(self, name: object, owner: object, operator: object) -> Run:
         run = self.find(name)
-        if not self.may(run, owner):
+        if not self.may(run, owner, operator):
             raise Refused(wording.NOT_YOURS)
         return run
 
@@ -187,6 +192,7 @@ class Trainings:
             "--preview-every": PREVIEW_SECONDS,
             "--checkpoint-every": CHECKPOINT_SECONDS,
             "--at-most": most_minutes,
+            "--device": self.device,
         }
         words = [str(word) for option in options.items() for word in option]
         with open(run.folder / LOG, "wb") as log:

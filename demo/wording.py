@@ -71,7 +71,7 @@ STAGE = {
     "saved": "Saved [name].",
     "copied": "Link copied. It opens with these settings and the same faces.",
     "not_copied": "Copy this address: [link]",
-    "lost": "The page has lost its server; reload it and press Run again.",
+    "lost": "The server did not answer; try again.",
     "replay": "Replay",
     "drop": "Drop the picture: its settings come back.",
     "too_large": "A picture made here has less than 4 MB; this file is larger.",
@@ -183,7 +183,7 @@ def waiting(number: int, seconds: float) -> str:
 
 
 CPU_INSTEAD = "No GPU could be had for this run; this Space's own CPU draws it, more slowly."
-GPU_LOST = "The GPU was taken away before the run was done; press Run to try again."
+GPU_LOST = "The GPU was taken away before the run was done; try it again."
 
 
 def examples(images_per_second: float | None) -> list[dict]:
@@ -222,7 +222,7 @@ def examples(images_per_second: float | None) -> list[dict]:
 
 def kept_late(kind: str) -> str:
     """Why a file cannot be made."""
-    return f"These pictures are no longer here; press Run, then save the {kind} again."
+    return f"These pictures are no longer here; draw them again, then save the {kind}."
 
 
 NOT_FINISHED = "The run was stopped early; let it finish to save its faces, or save the film."
@@ -280,4 +280,9 @@ def faces_refused(text: object, choices: tuple[int, ...]) -> str:
 
 def failed(error: Exception) -> str:
     """An error that nobody foresaw."""
-    return f"The run ended early ({type(error).__name__}); press Run to try again."
+    return f"The run ended early ({type(error).__name__}); try it again."
+
+
+def not_made(error: Exception) -> str:
+    """A file that could not be made, for a reason that nobody foresaw."""
+    return f"The file could not be made ({type(error).__name__}); try it again."

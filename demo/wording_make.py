@@ -25,7 +25,7 @@ SCREEN = {
     "hint": "Choose what the faces should have, or leave all open, and press Make.",
     "going": "Drawing [faces] faces from seed [seed].",
     "stopped": "Stopped.",
-    "lost": "The page has lost its server; reload it and press Make again.",
+    "lost": "The server did not answer; try again.",
     "saved": "Saved [name].",
     "more": "16 more",
     "face": "Face",

@@ -51,6 +51,7 @@ TRAIN = {
     "no_runs": "No runs yet. Press Train: the first previews come within seconds.",
     "not_mine": "Somebody else's run: its owner can stop and delete it.",
     "lost": "The page cannot reach its server; it tries again.",
+    "unanswered": "The server did not answer; try again.",
 }
 
 STATES = {
@@ -78,6 +79,7 @@ STAGING_GONE = "Your pictures were put away after an hour; choose them again."
 DISK_FULL = "The disk is full, and nothing was kept; delete a run, or give fewer pictures."
 RUNS_FULL = "There are {count} runs already; delete one first."
 STILL_RUNNING = "This run is going; stop it first."
+BEING_MEASURED = "This machine is being measured; try again in a few seconds."
 TOO_BUSY = "Other programs keep this machine busy; a training gives way to them: try again later."
 SHIPPED_GONE = "There is no shipped model here to begin with; begin with nothing."
 
@@ -86,7 +88,7 @@ BACK_TO_SHIPPED = "Back to the shipped model"
 
 def drawn_by(title: str, size: int) -> str:
     """Which model draws, over the panes."""
-    return f"Drawn by your model: {title}, {size} px."
+    return f"Drawn by a model trained here: {title}, {size} px."
 
 
 def estimate(speed: float, images: int, minutes: float) -> str:
@@ -94,20 +96,24 @@ def estimate(speed: float, images: int, minutes: float) -> str:
     return f"{_round(speed)} images/s here: about {_round(images)} images in {_minutes(minutes)}."
 
 
-def milestone(images: int, title: str, measured: str) -> str:
-    """What is beside the picture of an earlier measured run."""
-    return f"{title} after {_round(images)} images, in a run measured on {measured}."
+def milestone(images: int, title: str, measured: str, same: bool = True) -> str:
+    """What is beside the picture of an earlier measured run, of the `same` style or another."""
+    words = f"{title} after {_round(images)} images, in a run measured on {measured}."
+    return words if same else f"Other pictures: {words}"
 
 
 def busy(left: float | None) -> str:
     """Somebody's run is going."""
     if left is None:
         return "A run is going and getting ready: watch it below."
-    return f"A run is going, {_minutes(left / 60)} left: watch it below."
+    # In tens of seconds: whoever has it read aloud hears every change.
+    return f"A run is going, {_minutes(math.ceil(left / 10) / 6)} left: watch it below."
 
 
-def still_noise(images: int, needed: int) -> str:
-    """Advice, when the previews are rougher than the pictures."""
+def still_noise(images: int, needed: int | None) -> str:
+    """Advice, when the previews are rougher than the pictures; what is `needed` may be unknown."""
+    if needed is None:
+        return f"Still noise after {_round(images)} images."
     if images < needed:
         return (
             f"Still noise: {_round(images)} of about {_round(needed)} images seen that faces need."

@@ -1,4 +1,4 @@
-"""The command line: python -m diffusion train | sample."""
+"""The command line: python -m diffusion COMMAND."""
 
 from __future__ import annotations
 

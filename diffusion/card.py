@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffusion.cartoons import COUNT
 from diffusion.data import Source, licence_id
 from diffusion.model import DiffusionModel
 from diffusion.reader import FILE as READER_FILE
@@ -13,7 +14,7 @@ from diffusion.results import conditions, table
 from diffusion.run_card import begun_with
 from diffusion.runs import Run
 from diffusion.toons import BUILT_IN
-from diffusion.train_config import FINE_TUNING, TrainConfig
+from diffusion.train_config import FINE_TUNING, TrainConfig, held_out_of
 from diffusion.unet import gflop, parameter_count
 
 ASKED_SEEDS, ASKED_W = range(8), 2.0  # of the pictures to order
@@ -218,4 +219,9 @@ def command(config: TrainConfig, built_in: str = "") -> str:
         words.append(f"--widths {','.join(map(str, config.widths))}")
     if config.flip:
         words.append("--flip")
+    words += [f"--more-ema {decay:g}" for decay in config.more_emas]
+    # What else the command would choose depends on the reader's archive and machine.
+    if not built_in or config.held_out != held_out_of(COUNT):
+        words.append(f"--held-out {config.held_out}")
+    words.append(f"--precision {config.precision}")
     return " ".join(words)

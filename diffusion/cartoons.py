@@ -151,6 +151,11 @@ class Drawing:
         """How many pictures are there, with their labels."""
         return _drawn(self.folder, self.style, self.size)
 
+    @property
+    def complete(self) -> bool:
+        """Whether no picture has to be waited for."""
+        return self.drawn >= self.count
+
     def wait(self, count: int, progress: bool = False) -> None:
         """Return when the first `count` pictures are drawn; have them drawn if nobody does."""
         from tqdm import tqdm

@@ -29,7 +29,7 @@ from diffusion.unet import UNet
 if TYPE_CHECKING:
     import openvino
 
-THREADS = torch.get_num_threads()
+THREADS = torch.get_num_threads()  # of the CPU, whoever computes; see use_threads
 LARGEST = 16  # images of one call; more are computed in turn
 KEPT = 8  # converted networks that stay in the cache
 
@@ -139,6 +139,16 @@ class _Body(nn.Module):
 
     def forward(self, x: Tensor, films: Tensor) -> Tensor:
         return self.network.body(x, films)
+
+
+def use_threads(count: int) -> None:
+    """Compute with so many threads of the CPU from now on.
+
+    `torch.set_num_threads` alone lasts until a network is computed, which sets THREADS.
+    """
+    global THREADS
+    THREADS = count
+    torch.set_num_threads(count)
 
 
 def compute_without_torch() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -143,6 +144,11 @@ def open_decoded(folder: Path, size: int) -> Images:
 def _open(folder: Path, key: str, size: int) -> Images:
     about = json.loads((folder / "images.json").read_text())
     shape = (len(about["names"]), size, size, 3)
+    if (folder / "pixels.u8").stat().st_size != math.prod(shape):
+        # A map of fewer bytes than there are would show pieces of several pictures as one.
+        raise DataError(
+            f"{folder} does not hold {shape[0]:,} pictures of {size} px; delete it and start again"
+        )
     pixels = np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=shape)
     return Images(pixels, tuple(about["names"]), key, about["skipped"])
 

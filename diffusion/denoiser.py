@@ -30,7 +30,8 @@ class Denoiser:
     The network is called with x and the time 1000·t/T, float (B,), and with labels when there
     are any: int64 (B, attributes), -1 for "any". Guidance mixes clean images as
     x0_any + guidance·(x0_asked - x0_any) (classifier-free guidance, arXiv 2207.12598): 0 ignores
-    the labels, 1 is the plain conditional model, other values cost two rows of the batch.
+    the labels, 1 is the plain conditional model, other values cost two rows of the batch. The
+    paper's w is this guidance - 1.
     `clip` and `guidance` hold for all images, or are tensors (B,) with one value for each.
     Outside of `interval`, bounds of t/T, guidance is 1 (arXiv 2404.07724): labels still hold, and
     a step costs one row.
@@ -83,7 +84,7 @@ class Denoiser:
         if self.interval != EVERYWHERE:
             outside = (levels.t < low) | (levels.t > high)
             w = torch.where(outside.to(w.device) & (w != 0), 1.0, w)
-        labels = torch.where((w == 0).to(x.device)[:, None], ANY, self.labels)
+        labels = torch.where((w == 0).to(x.device)[:, None], ANY, self.labels.to(x.device))
         twice = ((w != 0) & (w != 1)).nonzero()[:, 0].to(x.device)
         if not len(twice):
             return self._x0(x, levels, labels)

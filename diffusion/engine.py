@@ -168,9 +168,11 @@ class Engine:
                 if self._closed:
                     return self._end_all("The page is shutting down; open it again in a moment.")
                 again = None if self._active or self._line else self._to_measure
+                if again:
+                    self._to_measure = None
                 waiting = self._line[0].walks[0].request.model if self._line else None
             if again:
-                self._measured, self._to_measure = self._given, None
+                self._measured = self._given
                 self._measure(again)
             if waiting is not None:
                 self._measure(waiting)
@@ -179,7 +181,7 @@ class Engine:
             except Exception:  # a mistake of ours must not leave everybody waiting for ever
                 log.exception("the engine stumbled")
                 with self._changed:
-                    self._end_all("The run ended early; press Run to try again.")
+                    self._end_all("The run ended early; try it again.")
 
     def _measure(self, name: str) -> None:
         if self._measured:
@@ -279,18 +281,23 @@ class Engine:
 
     def _advance(self, parts: list[Part]) -> None:
         """Compute a batch; on failure find out whose fault it was, and end that request alone."""
+        retry: Callable[[list[Part]], None] | None = None
         try:
             x, x0, eps = self._compute(parts)
         except (torch.OutOfMemoryError, MemoryError):
-            self._advance_in_halves(parts)
-            return
+            retry = self._advance_in_halves
         except Exception as error:
-            if len({part.walk.key for part in parts}) > 1:
-                for part in parts:
-                    self._advance([part])
-            else:
+            if len({part.walk.key for part in parts}) == 1:
                 self._fail(parts[0].walk, error)
+                return
+            retry = self._advance_each
+        if retry is not None:
+            # Not in the clause above: an error keeps alive what the failed call had computed.
+            retry(parts)
             return
+        self._land(parts, x, x0, eps)
+
+    def _land(self, parts: list[Part], x: Tensor, x0: Tensor, eps: Tensor) -> None:
         finite = _finite(x)
         first = 0
         for part in parts:
@@ -303,6 +310,10 @@ class Engine:
                 part.walk.film.fail(
                     "The network's answer was not a number; try other settings, or another model."
                 )
+
+    def _advance_each(self, parts: list[Part]) -> None:
+        for part in parts:
+            self._advance([part])
 
     def _advance_in_halves(self, parts: list[Part]) -> None:
         if parts[0].x.device.type == "cuda":
@@ -361,7 +372,7 @@ class Engine:
 
     def _fail(self, walk: Walk, error: Exception) -> None:
         log.error("a request failed", exc_info=error)
-        walk.film.fail(f"The run ended early ({type(error).__name__}); press Run to try again.")
+        walk.film.fail(f"The run ended early ({type(error).__name__}); try it again.")
 
 
 class Showing(AbstractContextManager):

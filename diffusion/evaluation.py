@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -145,13 +145,24 @@ class Faces:
         training = self.images.pixels[np.sort(self.training)]
         return {"distances": measured, "copies": copy_rate(pixels, training)}
 
-    def labels(self, attributes: Sequence[str]) -> np.ndarray:
-        """What the unseen pictures show, as wishes: int64 (count, attributes)."""
+    def labels(self, asked: Mapping[str, Sequence[str]]) -> np.ndarray:
+        """What the unseen pictures show, as wishes: int64 (count, attributes).
+
+        `asked` has the names of each attribute's values, as the model or the reader knows them;
+        raises ValueError where the pictures' labels have others.
+        """
         labels = self.images.labels
         if labels is None:
             raise ValueError("guided pictures ask for real pictures' labels; add --labels")
-        columns = [list(labels.names).index(name) for name in attributes]
-        return labels.values[self.unseen][:, columns]
+        chosen = labels.only(list(asked))
+        for name, values in asked.items():
+            if tuple(chosen.names[name]) != tuple(values):
+                raise ValueError(
+                    f"the values of {name} are {', '.join(chosen.names[name])} in the pictures' "
+                    f"labels, but {', '.join(values)} for the model or its reader; give the labels "
+                    "that it was trained with"
+                )
+        return chosen.values[self.unseen]
 
     def _cached(self, name: str, extract: Extractor, indices: np.ndarray) -> np.ndarray:
         what = f"{features_version}:{name}:{self.images.key}:".encode()
@@ -174,7 +185,7 @@ class Subject:
 
     def row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
         """What decides a row's pictures, as a hash."""
-        asked = faces.labels(list(self.model.labels)).tolist() if setting.guidance else None
+        asked = faces.labels(self.model.labels).tolist() if setting.guidance else None
         what = [
             VERSION,
             self.weights,
@@ -197,7 +208,7 @@ def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
 
 def _got(reader: AttributeReader, pixels: np.ndarray, faces: Faces) -> dict:
     """What the pictures show of what was asked, by the reader and by the palette."""
-    asked = faces.labels(list(reader.labels))
+    asked = faces.labels(reader.labels)
     return {
         "fidelity": fidelity(reader, pixels, asked),
         "palette": palette_fidelity(reader, pixels, asked),
@@ -206,8 +217,7 @@ def _got(reader: AttributeReader, pixels: np.ndarray, faces: Faces) -> dict:
 
 def chance_of(faces: Faces, reader: AttributeReader) -> dict[str, float]:
     """How often an attribute would be right without asking, over the unseen pictures."""
-    names = list(reader.labels)
-    return chance(faces.labels(names), names)
+    return chance(faces.labels(reader.labels), list(reader.labels))
 
 
 def evaluate_row(
@@ -243,7 +253,7 @@ def drawn(
 ) -> tuple[np.ndarray, float]:
     """The pictures of a row, uint8 (count, H, W, 3), and the seconds that drawing them took."""
     model = subject.model
-    asked = faces.labels(list(model.labels)) if setting.guidance else None
+    asked = faces.labels(model.labels) if setting.guidance else None
     folder = cache_dir("samples") / subject.row_key(setting, faces, seed)
     chunks = list(_chunks(range(seed, seed + faces.count)))
     pixels, seconds = [], 0.0

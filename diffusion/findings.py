@@ -24,7 +24,7 @@ class Cell:
     """One distance of the table."""
 
     sampler: str  # with what it was set to, as in the table
-    eta: float | None  # of DDIM
+    eta: float | None  # of DDIM, and of DDPM small, which is DDIM with η 1
     steps: int
     distance: float  # squared Fréchet distance
     kernel: float  # distance, which unlike Fréchet's has an error
@@ -66,7 +66,7 @@ def table_one(rows: Iterable[Mapping], extractor: str) -> list[Finding]:
     cells = [
         Cell(
             sampler_of(row),
-            row["eta"] if row["sampler"] == "ddim" else None,
+            _eta(row),
             row["steps"],
             *(row["distances"][extractor][name] for name in ("frechet", "kid", "kid_error")),
         )
@@ -77,6 +77,12 @@ def table_one(rows: Iterable[Mapping], extractor: str) -> list[Finding]:
         return []
     cells.sort(key=lambda cell: cell.steps)
     return [_falls(cells), _rises(cells), _large_is_worst(cells), _few_are_enough(cells)]
+
+
+def _eta(row: Mapping) -> float | None:
+    if row["sampler"] == "ddpm" and row["variance"] == "small":
+        return 1.0  # arXiv 2010.02502 section 4.1
+    return row["eta"] if row["sampler"] == "ddim" else None
 
 
 def sampler_of(row: Mapping) -> str:
@@ -111,7 +117,7 @@ def _falls(cells: Sequence[Cell]) -> Finding:
 def _rises(cells: Sequence[Cell]) -> Finding:
     against, seen = [], []
     for steps, row in _by_steps(cell for cell in cells if cell.eta is not None):
-        ordered = sorted(row, key=lambda cell: cell.eta)
+        ordered = sorted({cell.eta: cell for cell in row}.values(), key=lambda cell: cell.eta)
         if len(ordered) > 1:
             seen.append(steps)
         against += [

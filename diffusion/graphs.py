@@ -45,7 +45,12 @@ class _Recorded:
     """One graph with the memory that it reads and writes."""
 
     def __init__(self, network: UNet, size: int, labelled: bool):
-        config, device = network.config, next(network.parameters()).device
+        device = next(network.parameters()).device
+        with torch.cuda.device(device):  # graphs are recorded on the current one
+            self._record(network, size, labelled, device)
+
+    def _record(self, network: UNet, size: int, labelled: bool, device: torch.device) -> None:
+        config = network.config
         self._x = torch.zeros(size, config.channels, config.size, config.size, device=device)
         self._time = torch.zeros(size, device=device)
         self._labels = None

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,10 +61,15 @@ def load_labels(
     """The labels of the pictures with these names, from a file as the module describes it.
 
     `attributes` chooses columns and their order; all by default. Raises DataError, in one
-    sentence, for a file that cannot be used or that knows none of the pictures.
+    sentence, for a file that cannot be used or that knows none of the pictures, and for a name
+    that two pictures or two rows have.
     """
     path = Path(path)
     columns, rows = _read(path)
+    if (twice := _twice(pictures)) is not None:
+        raise DataError(
+            f"two pictures are named {twice}, and {path} cannot tell them apart; rename one of them"
+        )
     attributes = columns if attributes is None else list(attributes)
     unknown = [name for name in attributes if name not in columns]
     if unknown or not attributes:
@@ -130,10 +136,19 @@ def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
             columns = list(reader.fieldnames or [])
             if NAME not in columns:
                 raise DataError(f"{path} has no column {NAME!r}; add one with the pictures' names")
-            rows = {row[NAME]: row for row in reader}
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); give a CSV file of labels") from None
-    return [column for column in columns if column != NAME], rows
+    names = [row[NAME] for row in rows]
+    if (twice := _twice(names)) is not None:
+        raise DataError(f"{path} has two rows for {twice}; leave one of them out")
+    return [column for column in columns if column != NAME], dict(zip(names, rows, strict=True))
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that comes a second time."""
+    counts = Counter(names)
+    return next((name for name, count in counts.items() if count > 1), None)
 
 
 def _known_values(path: Path) -> dict[str, Sequence[str] | Mapping[str, object]]:

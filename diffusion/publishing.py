@@ -113,7 +113,7 @@ def _asked(model: DiffusionModel) -> Image.Image:
 
 def _progress(run: Run) -> Image.Image:
     """The run's previews, a few of them, from the first to the last in equal ratios."""
-    paths = sorted(run.previews.glob("*.png"))
+    paths = run.preview_paths()
     if not paths:
         raise RunError(f"{run.folder} has no previews yet; let it train for a minute")
     final = int(paths[-1].stem)

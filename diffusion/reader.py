@@ -126,23 +126,32 @@ def train_reader(
 ) -> Iterator[AttributeReader]:
     """Train on all but the held-out pictures, yielding the reader so far after every epoch.
 
-    `images` must have labels; a picture whose value is not known does not count for it.
+    `images` must have labels; a picture whose value is not known does not count for it. Raises
+    ValueError when no picture is held out, and DataError when too many are.
     """
+    if held_out < 1:
+        raise ValueError(
+            f"{held_out} pictures held out leave none to tell how often the reader is right; "
+            "choose 1 or more"
+        )
     names = value_names(images.labels.names)
     chosen, unseen = images.split(held_out)
+    batch = min(BATCH, len(chosen))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ReaderNetwork(sum(map(len, names.values())))
-    steps = epochs * (len(chosen) // BATCH)
+    steps = epochs * (len(chosen) // batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=max(steps, 1))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps)
     for epoch in range(epochs):
         rng = generator(seed, TRAINING, level=epoch)
         network.train()
         order = rng.permutation(chosen)
-        for rows in order[: len(order) // BATCH * BATCH].reshape(-1, BATCH):
+        for rows in order[: len(order) // batch * batch].reshape(-1, batch):
             x = _blemished(from_uint8(torch.from_numpy(images.pixels[np.sort(rows)])), rng)
             labels = torch.from_numpy(images.labels.values[np.sort(rows)])
+            if (labels == ANY).all():
+                continue
             optimizer.zero_grad()
             _loss(network(x), labels, names).backward()
             optimizer.step()

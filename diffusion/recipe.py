@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion.ahead import Ahead, Drawers
-from diffusion.denoiser import EVERYWHERE
+from diffusion.denoiser import ANY, EVERYWHERE
 from diffusion.finish import FINISHES, finished
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise
@@ -135,12 +135,15 @@ def _rows(
 ) -> Tensor | None:
     if labels is None:
         return None
-    rows = torch.as_tensor(np.asarray(labels, dtype=np.int64), device=model.device)
+    labels = np.asarray(labels, dtype=np.int64)
+    rows = torch.as_tensor(labels, device=model.device)
     attributes = len(model.labels)
     if rows.shape not in ((attributes,), (count, attributes)):
         raise ValueError(
             f"labels {tuple(rows.shape)} for {attributes} attributes of {count} pictures"
         )
+    if (labels == ANY).all():
+        return None  # the same picture, and guidance would compute it twice
     return rows.expand(count, attributes)
 
 

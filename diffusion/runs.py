@@ -262,16 +262,20 @@ class Run:
             save_png(temporary, picture, about)
         self.thin_previews(PREVIEW_BYTES)
 
+    def preview_paths(self) -> list[Path]:
+        """The previews, in the order of the images seen; as text, ten million come before two."""
+        return sorted(self.previews.glob("*.png"), key=lambda path: int(path.stem))
+
     def thin_previews(self, most_bytes: int, few: int = 2) -> None:
         """Delete every second preview until all take at most so many bytes, or are so few.
 
         The first and the last stay.
         """
-        paths = sorted(self.previews.glob("*.png"))
+        paths = self.preview_paths()
         while len(paths) > few and size_of(self.previews) > most_bytes:
             for path in paths[1:-1:2]:
                 path.unlink(missing_ok=True)
-            paths = sorted(self.previews.glob("*.png"))
+            paths = self.preview_paths()
 
     def _cut_metrics(self, step: int) -> None:
         kept = [record for record in self.metrics() if record["step"] <= step]
@@ -313,6 +317,8 @@ def train_run(
     except Timeout:
         pid = run.status().get("pid")
         raise RunError(f"{run.folder} is being trained by process {pid}; stop it first") from None
+    if not run.announced:
+        run.stop_path.unlink(missing_ok=True)  # a left-over; whoever stops it from now on means it
     try:
         while True:
             try:
@@ -339,8 +345,6 @@ def _train(
     images_before = run.status().get("images", 0)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
     trainer = None
-    if not run.announced:
-        run.stop_path.unlink(missing_ok=True)  # a left-over; whoever stops it from now on means it
     try:
         run.write_status("preparing", images_before)
         images = load_images(data, config.size, progress, complete=bool(config.labels))
@@ -449,10 +453,17 @@ def _check_loss(pulse: Pulse) -> None:
 
 
 def _resident(images: Images, device: torch.device):
-    """The pictures where the batches are made: on a GPU if they fit, else the memory map."""
-    if device.type == "cuda" and images.pixels.nbytes < torch.cuda.mem_get_info()[0] // 4:
-        return torch.tensor(images.pixels, device=device)
-    return images.pixels
+    """The pictures where the batches are made: on a GPU if they fit, else the memory map.
+
+    Cartoons that are still being drawn stay where they are: the first batches need few of them.
+    """
+    pixels = images.pixels
+    there = isinstance(pixels, np.ndarray) or pixels.complete
+    if device.type == "cuda" and there:
+        free, _ = torch.cuda.mem_get_info(device)
+        if pixels.nbytes < free // 4:
+            return torch.from_numpy(np.array(pixels)).to(device)
+    return pixels
 
 
 @lru_cache(maxsize=64)

@@ -64,6 +64,11 @@ class Mixture:
         self.shape = (sum(map(len, drawings)), *drawings[0].shape[1:])
         self.nbytes = int(np.prod(self.shape))
 
+    @property
+    def complete(self) -> bool:
+        """Whether no picture has to be waited for."""
+        return all(drawing.complete for drawing in self._drawings)
+
     def __len__(self) -> int:
         return self.shape[0]
 

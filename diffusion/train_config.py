@@ -81,6 +81,11 @@ class TrainConfig:
             raise ValueError("min-SNR's gamma is positive; 5 is usual")
         if self.snr_floor is not None and not 0 < self.snr_floor <= (self.min_snr or math.inf):
             raise ValueError("the SNR's floor is positive, and at most min-SNR's gamma; 1 is usual")
+        if self.snr_floor is not None and self.prediction == "eps":
+            raise ValueError(
+                "an SNR's floor outweighs everything when eps is predicted; leave it out, or "
+                "predict v, x0 or dual"
+            )
 
     @property
     def network(self) -> UNetConfig:
@@ -126,6 +131,11 @@ PRESETS = {
 }
 AGAIN = 0.5  # of the learning rate, at the height of a phase that is added to a finished run
 FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
+
+
+def held_out_of(pictures: int) -> int:
+    """How many of so many pictures a run keeps back where nobody says it."""
+    return 1000 if pictures >= 5000 else 0
 
 
 def make_schedule(kind: str, T: int) -> Schedule:

@@ -283,7 +283,8 @@ def loss_weight(schedule: Schedule, config: TrainConfig) -> Tensor:
 
     min(SNR, gamma) (min-SNR, arXiv 2303.09556 section 3.4) and max(SNR, floor) (truncated SNR,
     arXiv 2202.00512 section 4) weigh the error of x0; dividing by SNR, or SNR + 1, makes them
-    weights for the error of eps, or of v (and dual).
+    weights for the error of eps, or of v (and dual). TrainConfig refuses a floor for eps: divided
+    by an SNR of almost 0, it would give the last levels nearly all of the weight.
     """
     if config.min_snr is None and config.snr_floor is None:
         return torch.ones(schedule.T + 1, dtype=torch.float64)

@@ -119,8 +119,8 @@ class UNet(nn.Module):
         """Predict for x, given its `films`, (B, F) or (1, F) where all images have the same."""
         widths = [2 * block.width for block in self._blocks()]
         h = self.stem(F.pixel_unshuffle(x, FOLD).to(self.stem.weight.dtype))
-        # In h's number format: under autocast that is narrower than the weights', and wider films
-        # would take every block's activations through memory at twice the size.
+        # In h's number format: films are kept in float32 beside narrow weights, and at that width
+        # would take the activations of every block through memory at twice the size.
         film = iter(films.to(h.dtype)[:, :, None, None].split(widths, dim=1))
         skips = [h]
         for layer in self.down:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -74,6 +78,18 @@ def results(*rows: dict, **changed: object) -> dict:
         "rows": {str(i): row for i, row in enumerate(rows)},
     }  # fmt: skip
     return value | changed
+
+
+@contextlib.contextmanager
+def recordings_shown() -> Iterator[None]:
+    """The recorded runs are shown whichever weights draw."""
+    from demo import recorded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorded, "_kept", lambda file, weights: json.loads(file.read_text()))
+        for name in ("reel", "made"):
+            patch.setattr(recorded, name, getattr(recorded, name).__wrapped__)
+        yield
 
 
 def awaited(coroutine):

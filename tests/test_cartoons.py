@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from demo import offered
@@ -11,6 +12,7 @@ from diffusion import cartoons
 from diffusion.cartoons import STYLES, Drawing, attributes, draw_into, face, load_cartoons, source
 from diffusion.data import DataError, load_images
 from diffusion.labels import Labels
+from diffusion.runs import _resident
 from diffusion.train_config import TrainConfig
 from diffusion.training import Trainer
 
@@ -69,6 +71,18 @@ def test_pictures_are_read_while_others_are_still_to_be_drawn(few, monkeypatch):
     assert np.array_equal(images.pixels[[4, 19]][1], face("pixel-art", 19, 8)[0])
     monkeypatch.setattr(Drawing, "_have_drawn", lambda self: draw_some(self))
     assert np.array_equal(images.pixels[[40]][0], face("pixel-art", 40, 8)[0])  # had to wait
+
+
+def test_a_training_on_a_gpu_does_not_wait_for_cartoons_that_are_being_drawn(few, monkeypatch):
+    monkeypatch.setattr(Drawing, "_have_drawn", lambda self: draw_some(self, 20))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device=None: (2**40, 2**40))
+    images = load_images("pixel-art", 8, progress=False)
+    assert _resident(images, torch.device("cuda")) is images.pixels
+    draw_some(images.pixels)
+    assert images.pixels.complete
+    if torch.cuda.is_available():
+        there = _resident(images, torch.device("cuda"))
+        assert np.array_equal(there.cpu(), images.pixels)
 
 
 def test_an_interrupted_drawing_goes_on_where_it_stopped(few):

@@ -84,11 +84,10 @@ def test_the_quality_that_is_shown_was_measured_on_these_weights(model):
 
 
 def test_make_shows_recorded_faces_of_these_weights(model):
-    kept = recorded.load_made()
-    assert kept["weights"] == model.version
+    kept = recorded.load_made(model.version)
     order = settings.read_order({}, {})
     drawn = draw(model, order.seeds, order.recipes[0])
-    assert np.abs(recorded.made().last[0].x.astype(int) - drawn).mean() <= 1
+    assert np.abs(recorded.made(model.version).last[0].x.astype(int) - drawn).mean() <= 1
     assert len(kept["verdicts"]) == len(drawn)
 
 
@@ -114,7 +113,7 @@ def test_the_same_seed_is_the_same_face_alone_or_among_16(model):
 
 def test_run_lands_on_the_faces_of_the_recorded_run(model):
     comparison = settings.read_comparison(model.schedule.T)
-    reel = recorded.reel()
+    reel = recorded.reel(model.version)
     assert reel.comparison == comparison
     assert reel.weights == model.version
     for recipe, still in zip(comparison.recipes, reel.last, strict=True):
@@ -123,8 +122,8 @@ def test_run_lands_on_the_faces_of_the_recorded_run(model):
         assert np.abs(still.x.astype(int) - drawn).mean() <= 1
 
 
-def test_the_recorded_run_is_small_and_shows_every_lens():
+def test_the_recorded_run_is_small_and_shows_every_lens(model):
     assert recorded.FILE.stat().st_size < 1_000_000
-    for film in recorded.reel().films:
+    for film in recorded.reel(model.version).films:
         for lens in LENSES:
             assert sum(still.seen(lens) is not None for still in film.stills) >= 20

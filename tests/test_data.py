@@ -491,3 +491,14 @@ def test_nothing_may_be_held_out(many):
 def test_holding_out_too_many_is_refused(many, count):
     with pytest.raises(DataError, match=r"of 30 pictures held out"):
         many.split(count)
+
+
+def test_a_decoded_folder_is_not_opened_at_another_size(source, cache):
+    for colour in ("red", "blue"):
+        plain(colour).save(source / f"{colour}.png")
+    loaded(source, 16)
+    [folder] = (path.parent for path in cache.rglob("pixels.u8"))
+    assert loaded(folder, 16).pixels.shape == (2, 16, 16, 3)
+    for size in (8, 32):
+        with pytest.raises(DataError, match=f"does not hold pictures of {size} px"):
+            loaded(folder, size)

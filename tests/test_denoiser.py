@@ -169,6 +169,13 @@ def test_guidance_0_asks_the_network_for_any_label(truth):
     assert (network.calls[0][2] == -1).all()
 
 
+def test_labels_follow_the_pictures_to_their_device(truth):
+    x, network = truth[2].to("meta"), Labelled()
+    labels = torch.zeros(5, 1, dtype=torch.int64)
+    x0, _ = Denoiser(network, SCHEDULE, labels=labels)(x, LEVELS.to("meta"))
+    assert network.calls[0][2].device == x0.device == x.device
+
+
 def test_without_labels_the_network_is_called_without_them(truth):
     network = Labelled()
     Denoiser(network, SCHEDULE, guidance=5.0)(truth[2], LEVELS)

@@ -102,6 +102,16 @@ def test_precision_and_recall_tell_a_narrow_set_from_a_strange_one():
     assert precision_recall(real, real) == (1, 1)
 
 
+def test_recall_sees_a_class_that_comes_last_in_the_reference():
+    ordered = np.concatenate([normal(400, 2, seed=1), normal(400, 2, shift=50, seed=2)])
+    only_the_first = normal(400, 2, seed=3)
+    precision, recall = precision_recall(only_the_first, ordered)
+    assert recall < 0.7
+    assert precision > 0.9
+    precision, _ = precision_recall(ordered, normal(400, 2, seed=4))
+    assert precision == pytest.approx(0.5, abs=0.1)
+
+
 def test_a_copy_is_found_also_when_it_is_a_little_noisy_and_a_stranger_is_not():
     training = smooth(40)
     copies = noisy(training[[5, 17]], 3)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import logging
 import random
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -345,7 +347,7 @@ def test_an_error_ends_the_request_that_caused_it_alone(engine, model):
     model.network.gate.clear()
     good, bad = engine.submit([request()]), engine.submit([request(Recipe("ddim", 13), seed=50)])
     model.network.gate.set()
-    assert finish(bad) == ["The run ended early (ValueError); press Run to try again."]
+    assert finish(bad) == ["The run ended early (ValueError); try it again."]
     np.testing.assert_array_equal(finish(good)[0].shape, (4, 16, 16, 3))
     assert engine.load == (0, 0)
 
@@ -379,6 +381,49 @@ def test_a_full_memory_halves_the_batch_and_goes_on(engine, model):
     difference = pictures.astype(int) - plain(model, asked)[-1].astype(int)
     assert np.abs(difference).max() <= 2
     assert engine.capacity.full <= 3
+
+
+class _Forgetful(torch.nn.Module):
+    """Fails in the middle of a call, and looks what failed calls before it have left behind."""
+
+    def __init__(self, network, fails):
+        super().__init__()
+        self.network, self.config, self.fails = network, network.config, fails
+        self.activations: list[weakref.ref] = []
+        self.left: list[int] = []
+
+    def forward(self, x, t):
+        self.left.append(sum(ref() is not None for ref in self.activations))
+        activation = x * 2
+        self.activations.append(weakref.ref(activation))
+        self.fails(x, t)
+        return self.network(x, t)
+
+
+def test_a_full_memory_is_left_before_the_halves_are_tried(make, model):
+    def little_memory(x, t):
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network = _Forgetful(model.network.network, little_memory)
+    engine = make(m=replace(model, network=network))
+    assert isinstance(finish(engine.submit([request(images=7)]))[0], np.ndarray)
+    assert len(network.left) > 20
+    assert not any(network.left)
+
+
+def test_an_error_is_left_before_the_others_are_tried(make, model, caplog):
+    caplog.set_level(logging.CRITICAL, "diffusion.engine")  # pytest would keep the error
+
+    def fail_at_77(x, t):
+        if (t == 77).any():
+            raise ValueError("a secret detail")
+
+    network = _Forgetful(model.network.network, fail_at_77)
+    engine = make(m=replace(model, network=network))
+    both = engine.submit([request(), request(Recipe("ddim", 13), seed=50)])
+    assert isinstance(finish(both)[0], np.ndarray)
+    assert not any(network.left)
 
 
 def test_without_memory_for_one_image_the_request_ends_in_a_sentence(engine, model):
@@ -457,4 +502,5 @@ def test_the_machine_is_measured_again_when_nobody_waits(model, monkeypatch):
     wait(lambda: engine.capacity.full == 32)
     engine.measure_again("toy")
     wait(lambda: engine.capacity.full == 16)
+    assert engine._to_measure is None
     engine.close()

@@ -12,7 +12,7 @@ from PIL import Image
 from stand_ins import randomised
 from typer.testing import CliRunner
 
-from diffusion import DiffusionModel, Schedule, UNetConfig
+from diffusion import DiffusionModel, Schedule, UNet, UNetConfig, compiled
 from diffusion.cli import app
 from diffusion.data import load_images
 from diffusion.evaluation import Faces, Setting, Subject, drawn, evaluate_row, floor_row, grid
@@ -167,6 +167,23 @@ def test_guided_pictures_ask_for_what_the_unseen_ones_show(labelled, subject):
 
 
 @pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"colour": ("blue", "red")}, "the values of colour are red, blue in the pictures' labels"),
+        ({"tail": ("no", "yes")}, "there is no attribute tail; choose from colour, spot"),
+    ],
+)
+def test_wishes_that_mean_something_else_in_the_pictures_are_refused(labelled, asked, said):
+    with pytest.raises(ValueError, match=said):
+        labelled.labels(asked)
+
+
+def test_attributes_may_stand_in_another_order(labelled):
+    columns = labelled.labels({name: LABELS[name] for name in ("spot", "colour")})
+    np.testing.assert_array_equal(columns[:, ::-1], labelled.labels(LABELS))
+
+
+@pytest.mark.parametrize(
     ("setting", "calls"),
     [
         (Setting(Recipe("ddim", 10)), 10),
@@ -269,6 +286,19 @@ def test_the_guidance_table_has_every_strength_in_three_ways(model, data, reader
     assert "t/T" in table
 
 
+def test_as_many_threads_compute_as_are_asked_for(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "THREADS", compiled.THREADS)
+    wanted, used = compiled.THREADS + 1, []
+    plain = UNet.body
+    monkeypatch.setattr(
+        UNet, "body", lambda *args: (used.append(torch.get_num_threads()), plain(*args))[1]
+    )
+    options = ("--seed", 7000, "--threads", wanted)  # a seed that no other test has drawn
+    done = command(model, data, "--out", tmp_path / "a.json", *options)
+    assert done.exit_code == 0, done.output
+    assert set(used) == {wanted}
+
+
 def test_several_models_stand_in_one_table(model, data, tmp_path):
     other = DiffusionModel.from_pretrained(model)
     with torch.no_grad():
@@ -293,6 +323,7 @@ def test_several_models_stand_in_one_table(model, data, tmp_path):
         ("--out a.json --backend int8", "unknown backend 'int8'"),
         ("--out a.json --features vgg", "no extractor vgg here"),
         ("--out a.json --count 21", "choose a smaller --count"),
+        ("--out a.json --reader .", "no reader.safetensors in ."),
         ("--out other.json", "holds no results of this version"),
     ],
 )
@@ -314,6 +345,19 @@ def test_results_measured_otherwise_are_not_mixed(model, data, tmp_path):
     assert done.exit_code == 1
     assert "was measured with count 8, not 9; choose another --out" in done.stderr
     assert out.read_text() == before
+
+
+def test_a_file_measured_against_the_first_pictures_is_not_mixed_with_a_random_part(
+    model, data, tmp_path
+):
+    out = tmp_path / "results.json"
+    assert command(model, data, "--out", out).exit_code == 0
+    measured = json.loads(out.read_text())
+    del measured["precision_recall"]  # as before there was any
+    out.write_text(json.dumps(measured))
+    done = command(model, data, "--out", out, "--samplers", "ddpm")
+    assert done.exit_code == 1
+    assert "random part of the reference; choose another --out" in done.stderr
 
 
 def test_evaluation_is_imported_only_when_asked_for():

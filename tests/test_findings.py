@@ -53,6 +53,18 @@ def test_a_row_that_contradicts_is_named(paper):
     assert rises.endswith("which can outweigh what it costs.")
 
 
+def test_ddpm_with_the_small_variance_counts_as_ddim_with_eta_one(paper):
+    for steps in STEPS:
+        ddim = paper.pop(("ddim", 1.0, "small", steps))
+        paper["ddpm", 0.0, "small", steps] = {**ddim, "sampler": "ddpm", "eta": 0.0}
+    assert "holds" in found(paper)[RISES]
+    paper["ddpm", 0.0, "small", 100] = row("ddpm", 0.0, "small", 100, 3.0)
+    assert "At S = 100 DDIM η 0.5 has 4.5 and DDPM small has 3.0." in found(paper)[RISES]
+    # Where both were measured, they are one.
+    paper["ddim", 1.0, "small", 100] = row("ddim", 1.0, "small", 100, 3.0)
+    assert found(paper)[RISES].count("3.0") == 1
+
+
 def test_a_contradiction_that_is_within_the_error_of_the_kernel_distance_is_said_to_be(paper):
     paper["ddim", 0.0, "small", 50] = row("ddim", 0.0, "small", 50, 7.4)
     measured = paper["ddim", 0.0, "small", 50]["distances"]["haar"]

@@ -9,13 +9,13 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
-from stand_ins import awaited
+from stand_ins import awaited, recordings_shown
 from test_backend import Network, backend
 from test_messages import run
 
 from demo import keep, recorded, wording
 from demo.reels import Reel, Reels
-from demo.service import Service
+from demo.service import FILLED_AT_ONCE, Service
 from demo.settings import read_comparison
 from diffusion import Schedule
 from diffusion.film import LENSES, Film, Still
@@ -279,9 +279,42 @@ def test_reels_are_bounded_and_shared_films_count_once():
     assert reels.get("c").films[0].nbytes == 100
 
 
-def test_the_recorded_run_can_be_kept_like_any_other():
+def test_a_run_that_every_visitor_is_shown_never_leaves():
+    reels = Reels(limit=250)
+    reels.hold("shown", always := reel(100))
+    for name in "abcd":
+        reels.keep(name, reel(100))
+    assert reels.get("shown") is always
+    assert reels.get("b") is None
+    assert reels.get("c").films[0].nbytes == 100
+
+
+def test_a_recorded_run_is_shown_only_where_the_weights_that_drew_it_draw():
     service = Service(backend())
-    shown = recorded.load()
+    assert awaited(service.opening()) is None
+    assert service.reels.get(recorded.RUN) is None
+
+
+def test_a_browser_gets_what_a_recorded_run_has_and_nothing_twice():
+    with recordings_shown():
+        service = Service(backend())
+        shown = awaited(service.opening())
+    for lens in LENSES:
+        has = {still["calls"] for still in shown["stills"] if still["images"].get(lens)}
+        every = [[0, calls] for calls in shown["start"]["panes"][0]["kept"]]
+        for first in range(0, len(every), FILLED_AT_ONCE):
+            some = every[first : first + FILLED_AT_ONCE]
+            wish = {"run": recorded.RUN, "lens": lens, "stills": some}
+            filled = [still["calls"] for still in awaited(service.fill(wish))["stills"]]
+            assert len(filled) < len(some)
+            assert filled == [calls for _, calls in some if calls in filled]
+            assert set(filled) <= has | {0}  # where some lenses show nothing
+
+
+def test_the_recorded_run_can_be_kept_like_any_other():
+    with recordings_shown():
+        service = Service(backend())
+        shown = awaited(service.opening())
     assert recorded.FILE.stat().st_size < 1_000_000
     file = saved(service, "recorded")
     assert given(service, content(file))["fields"]["seed"] == shown["start"]["seed"]

@@ -61,6 +61,7 @@ def test_colours_of_values_become_the_palette(tmp_path):
         ("picture,hair\na,red\n", None, "has no column 'name'"),
         ("name,hair\nx,red\n", None, "names none of the pictures"),
         ("name\na\n", None, "has no attribute at all"),
+        ("name,hair\na,red\nb,red\na,black\n", None, "has two rows for a; leave one"),
         ("name,hair\na,3\n", {"hair": ["black", "red"]}, "has hair '3'; its values are black, red"),
         ("name,hair\na,green\n", {"hair": ["black"]}, "has hair 'green'"),
         ("name,hair\na,0\n", {"hair": 3}, "hair has no values"),
@@ -81,6 +82,12 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         load_labels(tmp_path / "picture.csv", NAMES)
     with pytest.raises(DataError, match=r"no attribute tail; it has hair"):
         load_labels(table(tmp_path, "name,hair\na,red\n"), NAMES, ["tail"])
+
+
+def test_two_pictures_of_one_name_are_refused(tmp_path):
+    path = table(tmp_path, "name,hair\na,red\n")
+    with pytest.raises(DataError, match=r"two pictures are named a.*rename one of them"):
+        load_labels(path, ("b", "a", "a"))
 
 
 def test_labels_outside_their_values_are_refused():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from test_backend import CAPACITY
 
 from demo import wording_make
 from demo.backend import LocalBackend
+from demo.make import shown
 from demo.making import Choice, Maker, choices
 from demo.models import CHECKPOINTS, OWN, Models
 from demo.service import Service
@@ -218,3 +220,9 @@ def test_a_face_without_hair_is_not_said_to_have_bald_hair():
     [verdict] = verdicts((), np.zeros((1, 16, 16, 3), np.uint8), always(1, 2, 0))
     assert verdict.words == "Face: skin tone 2 of 2, bald, no glasses."
     assert verdict.granted == {}
+
+
+def test_nothing_in_the_names_of_labels_is_code_where_gradio_compiles_them():
+    words = shown("a`b ${eval(1)} {{each}} \\ <i>")
+    assert not set(words) & set("`${}\\<>")
+    assert html.unescape(words) == "a`b ${eval(1)} {{each}} \\ <i>"

@@ -143,7 +143,7 @@ def test_a_failing_network_ends_in_one_sentence():
     network.forward = lambda *_: 1 / 0
 
     assert run(Service(source), acknowledge=True)[-1] == messages.problem(
-        "The run ended early (ZeroDivisionError); press Run to try again."
+        "The run ended early (ZeroDivisionError); try it again."
     )
 
 

@@ -1,5 +1,7 @@
 """A run made into a model folder to share."""
 
+from dataclasses import replace
+
 import pytest
 import stand_ins
 from PIL import Image
@@ -11,7 +13,7 @@ from diffusion.cli import app
 from diffusion.data import licence_id
 from diffusion.files import write_json
 from diffusion.model import weights_hash
-from diffusion.publishing import Source, publish
+from diffusion.publishing import Source, _progress, publish
 from diffusion.reader import AttributeReader, ReaderNetwork
 from diffusion.runs import Run, RunError, train_run
 from diffusion.toons import source_of
@@ -59,6 +61,26 @@ def test_a_card_says_whose_pictures_and_knows_the_built_in_ones(tmp_path, pictur
     assert command(config, "toons").startswith(
         "python -m diffusion train --data toons --attributes style --images 8"
     )
+
+
+def test_the_command_of_a_card_names_what_the_readers_own_would_choose_otherwise():
+    config = TrainConfig(images=8, held_out=1000, precision="bfloat16", more_emas=(0.5, 0.9))
+    more = "--more-ema 0.5 --more-ema 0.9"
+    assert command(config, "toons").endswith(f"runs/NAME {more} --precision bfloat16")
+    assert command(config).endswith(f"{more} --held-out 1000 --precision bfloat16")
+    other = replace(config, held_out=0)
+    assert command(other, "toons").endswith("--held-out 0 --precision bfloat16")
+
+
+def test_previews_are_in_the_order_of_the_images_seen(tmp_path):
+    run = Run(tmp_path)
+    run.previews.mkdir()
+    for images in (0, 2_000_000, 10_000_000, 9_000_000):
+        sheet = Image.new("RGB", (4, 4), (images // 40_000, 0, 0))
+        sheet.save(run.previews / f"{images:07d}.png")
+    assert [int(path.stem) for path in run.preview_paths()] == [0, 2_000_000, 9_000_000, 10_000_000]
+    strip = _progress(run)
+    assert strip.getpixel((strip.width - 1, 0)) == (250, 0, 0)
 
 
 def test_a_model_that_can_be_asked_shows_it_and_its_measured_quality(tmp_path, pictures):

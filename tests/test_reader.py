@@ -94,6 +94,25 @@ def test_a_picture_whose_label_is_not_known_teaches_nothing_about_it():
     assert reader.accuracy["colour"] > 0.9
 
 
+def test_fewer_pictures_than_a_batch_are_learned_from():
+    few = faces(50)
+    first, *_, last = train_reader(few, 10, epochs=30)
+    assert min(last.accuracy.values()) > 0.9
+    assert first.network is last.network
+
+
+def test_a_batch_of_which_nothing_is_known_is_passed_over():
+    images = faces(100)
+    images.labels.values[:] = -1
+    *_, reader = train_reader(images, 5, epochs=2)
+    assert reader.accuracy == {}
+
+
+def test_a_reader_without_held_out_pictures_is_refused():
+    with pytest.raises(ValueError, match="choose 1 or more"):
+        next(train_reader(faces(20), 0))
+
+
 def test_the_palette_is_a_second_witness(reader):
     images = faces(30, seed=3)
     assert palette_fidelity(reader, images.pixels, images.labels.values) == {"colour": 1.0}

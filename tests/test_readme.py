@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from PIL import Image
 
@@ -57,19 +59,63 @@ def test_the_readme_installs_the_torch_that_is_pinned():
         assert pin in pins
 
 
-def test_the_commands_shown_have_only_options_that_exist():
+def commands(text: str) -> list[tuple[str, str]]:
+    """Name and options of each `python -m diffusion ...`, its $VARIABLES written out."""
+    variables = dict(re.findall(r'^([A-Z]+)="(.*)"$', text, re.MULTILINE))
+    shown = re.findall(r"^python -m diffusion (\w+)(.*)$", text, re.MULTILINE)
+    return [
+        (name, re.sub(r"\$([A-Z]+)", lambda found: variables[found[1]], options))
+        for name, options in shown
+    ]
+
+
+def check_options(name: str, options: str) -> None:
     from typer.testing import CliRunner
 
     from diffusion.cli import app
 
+    known = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
+    for option in re.findall(r"--[\w-]+", options):
+        assert re.search(rf"{option}\b", known), f"{name} has no {option}"
+
+
+def test_the_commands_shown_have_only_options_that_exist():
     titles = ("From the command line", "To order, and measured")
-    shown = "".join(block for title in titles for block in blocks(section(title)))
-    commands = re.findall(r"^python -m diffusion (\w+)(.*)$", shown, re.MULTILINE)
-    assert {name for name, _ in commands} == {"train", "sample", "evaluate", "reader", "guidance"}
-    for name, options in commands:
-        known = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).stdout
-        for option in re.findall(r"--[\w-]+", options):
-            assert re.search(rf"{option}\b", known), f"{name} has no {option}"
+    shown = commands("".join(block for title in titles for block in blocks(section(title))))
+    assert {name for name, _ in shown} == {"train", "sample", "evaluate", "reader", "guidance"}
+    for name, options in shown:
+        check_options(name, options)
+
+
+def test_the_commands_of_the_docs_have_only_options_and_models_that_exist():
+    for page in (ROOT / "docs").glob("*.md"):
+        for name, options in commands("".join(blocks(page.read_text()))):
+            check_options(name, options)
+            for model in re.findall(r"--model (checkpoints\S+)", options):
+                assert (ROOT / model).is_dir()
+
+
+def rows_of(options: str) -> set[tuple]:
+    """What tells the rows apart that `evaluate` measures with these options."""
+
+    def option(name: str, usual: str) -> str:
+        found = re.search(rf"{name} (\S+)", options)
+        return found[1] if found else usual
+
+    how = option("--samplers", "ddim"), float(option("--eta", "0")), option("--variance", "small")
+    how += option("--finish", "none"), float(option("--guidance", "0"))
+    return {(*how, int(steps)) for steps in option("--steps", "50").split(",")}
+
+
+@pytest.mark.parametrize("file", ["docs/results.json", "docs/toons.json"])
+def test_the_docs_name_the_commands_of_every_measured_row(file):
+    shown = commands("".join(blocks((ROOT / "docs" / "README.md").read_text())))
+    told = [rows_of(options) for name, options in shown if name == "evaluate" and file in options]
+    keys = ("sampler", "eta", "variance", "finish", "guidance", "steps")
+    rows = json.loads((ROOT / file).read_text())["rows"].values()
+    assert set().union(*told) == {
+        tuple({"finish": "none", **row}[key] for key in keys) for row in rows
+    }
 
 
 def test_paths_and_files_named_in_the_readme_exist():

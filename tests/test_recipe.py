@@ -8,7 +8,7 @@ import pytest
 import torch
 from stand_ins import randomised
 
-from diffusion import DiffusionModel, Noise, Schedule, ddim, ddpm, dpmpp_2m, sample
+from diffusion import DiffusionModel, Noise, Schedule, UNetConfig, ddim, ddpm, dpmpp_2m, sample
 from diffusion.pictures import to_uint8
 from diffusion.recipe import Recipe, default_batch, draw
 
@@ -102,3 +102,15 @@ def test_the_default_batch_keeps_memory_bounded(model, tiny):
     large = DiffusionModel(randomised(replace(tiny, size=512)), SCHEDULE)
     assert default_batch(model) == 256
     assert default_batch(large) == 1
+
+
+def test_guidance_of_nothing_asked_computes_every_picture_once():
+    network = randomised(UNetConfig(size=16, widths=(16, 32), labels=(3,)))
+    model = DiffusionModel(network, SCHEDULE, labels={"hair": ("a", "b", "c")})
+    rows = []
+    network.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    recipe = Recipe("ddim", 3)
+    guided = draw(model, SEEDS, recipe, labels=(-1,), guidance=3.0)
+    assert rows == [5] * 3
+    np.testing.assert_array_equal(guided, draw(model, SEEDS, recipe, labels=(-1,)))
+    np.testing.assert_array_equal(guided, draw(model, SEEDS, recipe))

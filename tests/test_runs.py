@@ -360,6 +360,7 @@ WRONG = {
     "held out": (("--data", "DATA", "--held-out", 12, *BUDGET), "12 of 12 pictures held out"),
     "resume nothing": (("--resume",), "there is no run in"),
     "resume with budget": (("--resume", *BUDGET), "keeps the run's own budget"),
+    "more of nothing": (("--data", "DATA", *BUDGET, "--more", 8), "--more adds images to a run"),
 }
 
 
@@ -378,6 +379,24 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(command, run):
     answer = refused(command("--data", run.config()[0], "--out", run.folder, *BUDGET))
     assert "holds a run; add --resume, or choose another --out" in answer
     assert run.config_path.read_bytes() == before
+
+
+def test_options_that_a_resumed_run_would_not_follow_are_refused_by_name(command, run):
+    words = (
+        "--resume",
+        "--out",
+        run.folder,
+        "--device",
+        "cpu",
+        "--preview-every",
+        9,
+        "--at-most",
+        0,
+    )
+    ignored = ("--data", run.config()[0], "--from", "somewhere", "--seed", 0, "--flip", "--lr", 0.1)
+    answer = refused(command(*words, *ignored))
+    assert "leave --data, --seed, --from, --lr, --flip out" in answer
+    assert command(*words).exit_code == 0
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"data": "x", "images": 4, "colour": 1}', "[1]"])
@@ -590,6 +609,22 @@ def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):
     plain = dataclasses.replace(config, halved=())
     assert lines(run)[6]["lr"] == pytest.approx(learning_rate(plain, 6) / 2)
     assert lines(run)[5]["lr"] == pytest.approx(learning_rate(plain, 5))
+
+
+def test_a_stop_that_was_asked_for_outlives_a_loss_that_is_no_number(run, monkeypatch):
+    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    update = Trainer.update
+
+    def stopped_and_spoiled(self, batch, lr):
+        found = update(self, batch, lr)
+        if self.step == 6 and not run.stop_path.exists():
+            run.stop_path.touch()
+            return found * NAN
+        return found
+
+    monkeypatch.setattr(Trainer, "update", stopped_and_spoiled)
+    assert finish(run, checkpoint_seconds=0.0)[-1].step == 7
+    assert run.status()["state"] == "stopped"
 
 
 def test_a_process_that_only_holds_the_lock_keeps_a_second_trainer_out(run):

@@ -26,6 +26,10 @@ def train(*options: object):
     return CliRunner().invoke(app, list(map(str, words)))
 
 
+def resume(folder: Path):
+    return CliRunner().invoke(app, ["train", "--resume", "--out", str(folder)])
+
+
 def test_a_run_with_labels_makes_a_model_that_can_be_asked(pictures, labels, tmp_path):
     folder = tmp_path / "run"
     more = ("--more-ema", 0.5, "--more-ema", 0.9)
@@ -51,7 +55,7 @@ def test_attributes_choose_what_is_learned_and_a_resumed_run_remembers(pictures,
     assert done.exit_code == 0, done.output
     _, config = run.config()
     assert config.labels == {"size": ("0", "1", "2")}
-    done = train("--resume", "--out", run.folder)
+    done = resume(run.folder)
     assert done.exit_code == 0, done.output
 
 
@@ -62,7 +66,7 @@ def test_labels_that_changed_since_the_run_began_are_refused(pictures, labels, t
     done = train("--data", pictures, "--labels", own, "--images", 8, "--out", folder)
     assert done.exit_code == 0, done.output
     own.write_text(labels.read_text().replace("red", "green"))
-    done = train("--resume", "--out", folder)
+    done = resume(folder)
     assert done.exit_code == 1
     assert "the labels are not those that the run began with; start a new run" in done.stderr
 

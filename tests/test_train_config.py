@@ -97,6 +97,7 @@ def test_a_config_survives_json(preset):
         {"min_snr": 0.0},
         {"snr_floor": 0.0},
         {"snr_floor": 6.0, "min_snr": 5.0},
+        {"snr_floor": 1.0, "prediction": "eps"},
         {"seed": -1},
     ],
     ids=str,

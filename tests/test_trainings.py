@@ -7,16 +7,22 @@ import dataclasses
 import io
 import os
 import signal
+import subprocess
+import threading
 import time
+from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import pytest
 from PIL import Image
+from torch import device
 
 from demo import estimate, train, wording_train
 from demo import trainings as module
 from demo.train import Desk
 from demo.trainings import Refused, Rules, Trainings, about
+from diffusion.files import write_json
 from diffusion.runs import Run
 from diffusion.train_config import TrainConfig
 
@@ -161,6 +167,156 @@ def test_a_machine_that_is_too_busy_to_be_measured_is_told_of(trainings, monkeyp
     desk = Desk(trainings)
     assert desk.answer(desk.start, WISH) == {"problem": wording_train.TOO_BUSY}
     assert not trainings.runs()
+
+
+def test_of_those_who_ask_for_an_unknown_speed_one_waits_and_the_others_are_told(
+    trainings, monkeypatch
+):
+    measuring, measured = threading.Event(), threading.Event()
+
+    def measure(self, options):
+        measuring.set()
+        assert measured.wait(60)
+        return 50.0
+
+    monkeypatch.setattr(estimate.Speeds, "_measure", measure)
+    desk = Desk(trainings)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(desk.estimate, WISH)
+        assert measuring.wait(60)
+        second = threads.submit(desk.estimate, {**WISH, "batch": "64"})
+        wait(lambda: desk._speeds._places._value == 0)
+        # The script asks again for what is busy; who pressed Train reads a sentence.
+        told = desk.estimate({**WISH, "batch": "128"})
+        assert told == {"words": wording_train.BEING_MEASURED, "busy": True}
+        refused = desk.answer(desk.start, {**WISH, "batch": "128"})
+        assert refused == {"problem": wording_train.BEING_MEASURED}
+        assert not second.done()
+        measured.set()
+        assert first.result()["words"] == second.result()["words"]
+    assert "images/s here" in desk.estimate({**WISH, "batch": "128"})["words"]
+
+
+def test_probe_and_training_run_on_the_device_that_the_page_was_given(tmp_path, monkeypatch):
+    commands = []
+
+    def note(command, **how):
+        commands.append(command)
+        raise OSError("enough")
+
+    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.setattr(subprocess, "Popen", note)
+    monkeypatch.setattr(train, "pick_device", lambda name: asked.append(name) or device("cpu"))
+    asked, trainings = [], Trainings(tmp_path / "runs", Rules(), device="mps")
+    desk = Desk(trainings)
+    with pytest.raises(OSError, match="enough"):
+        desk.estimate(WISH)
+    with pytest.raises(OSError, match="enough"):
+        trainings.start("Pixel art", "pixel-art", SMALL, MINE)
+    assert asked == ["mps"]
+    assert [command[3] for command in commands] == ["probe", "train"]
+    assert [command[command.index("--device") + 1] for command in commands] == ["mps", "mps"]
+
+
+def test_the_app_trains_where_it_draws_and_on_the_cpu_where_spaces_lends_a_gpu(monkeypatch):
+    import app
+
+    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    assert app.training_device(Namespace(device="cuda")) == "cuda"
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert app.training_device(Namespace(device="auto")) == "cpu"
+
+
+@pytest.fixture
+def left(trainings):
+    """A run of MINE whose trainer is gone without a word."""
+    run = Run(trainings.root / "left")
+    run.create("pixel-art", SMALL)
+    write_json(run.folder / module.PAGE, {"owner": module._hash(MINE)})
+    run.write_status("running", 99, pid=2**22 + 1)
+    return run
+
+
+def test_the_operators_key_comes_beside_a_browsers_name_and_a_wrong_one_takes_nothing(
+    trainings, desk, left
+):
+    run = {"run": left.folder.name}
+    mine = {"owner": MINE, "operator": "k" * 40}
+    assert desk.look({**run, **mine})["run"]["mine"]
+    assert not desk.look({**run, "owner": YOURS, "operator": MINE})["run"]["mine"]
+    for operator in (None, "", 7, "k" * 40):
+        with pytest.raises(Refused, match="Only the browser that started this run"):
+            desk.remove({**run, "owner": YOURS, "operator": operator})
+    theirs = {"owner": YOURS, "operator": trainings.operator}
+    assert desk.look({**run, **theirs})["run"]["mine"]
+    desk.remove({**run, **theirs})
+    assert not trainings.runs()
+
+
+def test_only_who_may_continue_a_run_is_told_to(desk, left, monkeypatch):
+    monkeypatch.setattr(Run, "saved_step", lambda run: 20)
+    wish = {"run": left.folder.name}
+    for owner, sentence in {MINE: wording_train.ENDED, YOURS: wording_train.ENDED_FOREIGN}.items():
+        shown = desk.look({**wish, "owner": owner})["run"]
+        assert shown["problem"] == sentence.format(images=80)
+
+
+KNOWN = {
+    "milestones": [
+        {"style": "toon-head", "title": "Toon heads", "size": 32, "images": 100},
+        {"style": "toon-head", "title": "Toon heads", "size": 32, "images": 200},
+        {"style": "pixel-art", "title": "Pixel art", "size": 32, "images": 300, "preset": "small"},
+        {"style": "pixel-art", "title": "Pixel art", "size": 64, "images": 50,
+         "preset": "", "start": "shipped"},
+    ],
+    "needed": {"32": 14_000},
+}  # fmt: skip
+
+
+@pytest.fixture
+def measured_runs(monkeypatch):
+    """What `python -m benchmarks.strip` left, with fields that some entries lack."""
+    rest = {"measured": "2 cores", "picture": "data:"}
+    entries = [{**entry, **rest} for entry in KNOWN["milestones"]]
+    known = [estimate.Milestone(**entry) for entry in entries]
+    monkeypatch.setattr(estimate, "_milestones", lambda: known)
+    monkeypatch.setattr(estimate, "_file", lambda: KNOWN)
+
+
+PROMISED = {
+    "the last reached": (("toon-head", 32, 250), 200),
+    "another style": (("pixel-art", 32, 150), 100),
+    "not that many": (("toon-head", 32, 99), None),
+    "another size": (("toon-head", 64, 1000), None),
+    "another network": (("pixel-art", 32, 1000, "small"), 300),
+    "a network that nobody measured": (("toon-head", 64, 1000, "small"), None),
+    "from the shipped model": (("toon-head", 64, 1000, "", "shipped"), 50),
+    "another size from it": (("toon-head", 32, 1000, "", "shipped"), None),
+}
+
+
+@pytest.mark.parametrize(("asked", "images"), PROMISED.values(), ids=PROMISED.keys())
+def test_a_picture_is_promised_only_of_the_same_size_network_and_start(
+    measured_runs, asked, images
+):
+    known = estimate.milestone(*asked)
+    assert (known and known.images) == images
+
+
+def test_the_estimate_names_the_style_that_its_picture_shows(desk, measured_runs):
+    same = desk.estimate(WISH)["caption"]
+    assert same == "Toon heads after 200 images, in a run measured on 2 cores."
+    assert desk.estimate({**WISH, "pictures": "pixel-art"})["caption"] == f"Other pictures: {same}"
+    shipped = desk.estimate({**WISH, "begin": "shipped"})["caption"]
+    assert shipped == "Other pictures: Pixel art after 50 images, in a run measured on 2 cores."
+    assert "picture" not in desk.estimate({**WISH, "size": "64"})
+
+
+def test_where_nothing_was_measured_no_number_is_said_to_be_needed(measured_runs):
+    assert estimate.images_needed(32) == 14_000
+    assert estimate.images_needed(64) is None
+    assert wording_train.still_noise(5000, None) == "Still noise after 5,000 images."
+    assert "of about 14,000 images" in wording_train.still_noise(5000, 14_000)
 
 
 def test_a_space_trains_for_ten_minutes_and_says_that_it_forgets(tmp_path, monkeypatch):

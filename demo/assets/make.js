@@ -15,6 +15,7 @@ const faces = []; // all that are on show
 let sheet = null; // the faces that are being drawn
 let sent = null; // what the last press of Make asked for
 let enlarged = null; // a face
+let answers = 0; // of the server, to a press of Make
 
 watch("value", () => receive(props.value));
 restore();
@@ -22,6 +23,7 @@ follow();
 server.opening().then(showRecorded);
 
 function receive(message) {
+  if (["start", "problem", "stopped"].includes(message?.type)) answers++;
   if (message?.type === "start") begin(message);
   if (message?.type === "frame" && message.run === sheet?.start.run) draw(message);
   if (message?.type === "aside" && message.run === sheet?.start.run) say(message.words);
@@ -37,7 +39,11 @@ function order(fields, more = false) {
   if (screen.dataset.state === "running") return;
   sent = { ...fields, more };
   setState("running");
-  trigger("order", fields);
+  const before = answers;
+  insist(
+    () => trigger("order", fields),
+    () => answers > before,
+  );
 }
 
 function model() {
@@ -218,10 +224,10 @@ function go(by) {
 async function save() {
   const { sheet: of, place } = enlarged;
   const wish = { run: of.start.run, kind: "png", face: place };
-  const file = await server.keep(wish).catch(() => ({ words: told.dataset.lost }));
+  const file = await answered(server.keep(wish), told.dataset.lost);
   const line = dialog.querySelector(".about");
   if (!file.uri) {
-    line.textContent = file.words;
+    line.textContent = file.words ?? file.problem;
     return;
   }
   await download(file.name, file.uri);

@@ -14,7 +14,8 @@ let plot = null; // what turns calls and distance into pixels
 
 cartoon.follow((fields) => {
   form = fields;
-  chart.hidden = Boolean(form.model || form.asked); // it tells of the shipped weights, unasked
+  // It tells of the shipped weights, of pictures nobody asked for, as the network left them.
+  chart.hidden = Boolean(form.model || form.asked || form.finish);
   mark();
 });
 new ResizeObserver(draw).observe(svg);

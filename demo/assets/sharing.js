@@ -6,8 +6,8 @@ async function save(kind) {
   const calls = moments().map(({ stills }) => stills.map((still) => still.calls));
   say(fill(words.dataset.saving, { kind: kind.toUpperCase() }));
   const wish = { run: film.start.run, kind, face: zoom, lens, moments: calls };
-  const file = await server.keep(wish).catch(() => ({ words: words.dataset.lost }));
-  if (!file.uri) return say(file.words, true);
+  const file = await answered(server.keep(wish), words.dataset.lost);
+  if (!file.uri) return say(file.words ?? file.problem, true);
   await download(file.name, file.uri);
   say(fill(words.dataset.saved, file));
 }
@@ -21,11 +21,11 @@ async function share() {
 async function give(file) {
   if (file.size > MOST_BYTES) return say(words.dataset.tooLarge, true);
   const wish = { png: await base64Of(file) };
-  const given = await server.read(wish).catch(() => ({ words: words.dataset.lost }));
-  if (!given.token) return say(given.words, true);
+  const given = await answered(server.read(wish), words.dataset.lost);
+  if (!given.token) return say(given.words ?? given.problem, true);
   token = given.token;
   find(".replay").hidden = false;
-  zoom = given.face;
+  next = given.face;
   setFields(given.fields);
   say(given.words);
 }
@@ -38,9 +38,17 @@ function setFields(fields) {
 // Another part of the page wants to see these settings drawn.
 async function compare(fields) {
   if (stage.dataset.state === "running") document.querySelector("#stop").click();
+  draw(fields);
+}
+
+async function draw(fields) {
   setFields(fields);
   await whenFilled(fields);
-  document.querySelector("#run").click();
+  const before = answers;
+  await insist(
+    () => document.querySelector("#run").click(),
+    () => answers > before,
+  );
 }
 
 function offerExamples(examples) {
@@ -52,8 +60,7 @@ function offerExamples(examples) {
     chip.title = says;
     chip.addEventListener("click", () => {
       if (stage.dataset.state === "running") return;
-      setFields(fields);
-      whenFilled(fields).then(() => document.querySelector("#run").click());
+      draw(fields);
       document.querySelector("#examples .says").textContent = says;
     });
     chips.append(chip);

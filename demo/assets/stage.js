@@ -24,6 +24,8 @@ let film = null;
 let lens = LENSES[0];
 let clock = "calls";
 let zoom = null; // the face that is enlarged
+let next; // which one is to be, as soon as the next run begins; undefined: as it is
+let answers = 0; // of the server, to a press of Run
 let here = null; // the moment on show
 let wanted = null; // the moment that is being decoded
 let following = false; // whether the newest moment is shown as it arrives
@@ -34,6 +36,7 @@ watch("value", () => receive(props.value));
 whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(connect);
 
 function receive(message) {
+  if (["start", "problem"].includes(message?.type)) answers++;
   if (message?.type === "start") begin(message);
   if (message?.type === "frame" && message.run === film?.start.run) add(message);
   if (message?.type === "aside" && message.run === film?.start.run) say(message.words);
@@ -69,6 +72,8 @@ function begin(message) {
 function open(start) {
   film = new Film(start);
   here = wanted = filling = null;
+  if (next !== undefined) zoom = next;
+  next = undefined;
   if (zoom !== null && zoom >= start.faces) zoom = null;
   panes.forEach((pane, which) => {
     pane.open(start.panes[which]);
@@ -222,7 +227,7 @@ async function fillUp() {
       const lacking = lackingNear(through);
       if (!lacking.length || (through !== lens && heldBytes() > FILLED_AHEAD)) break;
       const wish = { run: reel.start.run, lens: through, stills: lacking };
-      const filled = await server.fill(wish).catch(() => null);
+      const filled = await answered(server.fill(wish));
       if (filling !== mine || film !== reel) return;
       if (!filled?.stills?.length) {
         if (through === lens && filled?.type === "problem") say(filled.words, true);

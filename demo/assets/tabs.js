@@ -10,7 +10,7 @@ function open(name, focus = false) {
     tab.tabIndex = tab === found ? 0 : -1;
   });
   document.body.dataset.tab = found.dataset.tab;
-  sessionStorage.setItem(KEPT, found.dataset.tab);
+  store("sessionStorage", KEPT, found.dataset.tab);
   if (focus) found.focus();
   document.dispatchEvent(new CustomEvent("tab", { detail: found.dataset.tab }));
 }
@@ -24,4 +24,11 @@ tabs.forEach((tab, i) => {
 });
 element.querySelector("#pill").addEventListener("click", () => open("train"));
 document.addEventListener("compare", () => open("compare"));
-open(location.hash.slice(1) || sessionStorage.getItem(KEPT));
+open(location.hash.slice(1) || stored("sessionStorage", KEPT));
+
+// A file that is dropped where nothing takes it would be opened in place of the page.
+for (const kind of ["dragover", "drop"]) {
+  document.addEventListener(kind, (event) => {
+    if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+  });
+}

@@ -6,40 +6,52 @@ const SOON = 1000; // milliseconds between two looks at a run that goes on,
 const LATER = 5000; // and otherwise
 const FRAMES = 6; // previews per second of the time-lapse
 const AT_ONCE = 6; // uploads
-const KEY = "cartoon-owner";
+const SURE = 4000; // milliseconds in which a second click deletes
+const OWNER = "cartoon-owner";
+const OPERATOR = "cartoon-operator";
+const WATCHED = "cartoon-run";
 
 const root = element.querySelector(".train");
 const find = (selector) => root.querySelector(selector);
 const form = find("form.choices");
-const owner = secret();
+const lost = find(".lost").textContent; // of what is tried again
+const { unanswered } = find(".lost").dataset; // of what a click asked for
+const keys = { owner: name(), operator: operator() };
 
-let watched = sessionStorage.getItem("cartoon-run"); // the name of the run on show
+let watched = stored("sessionStorage", WATCHED); // the name of the run on show, or coming
+let told = null; // of the one that the facts and the buttons are about
 let known = null; // the server's last answer
+let looks = 0; // only the answer to the latest counts
 let shown = null; // [images, seconds, run] of the sheet on show, or coming
 let wanted = null; // of the one that should be
 let fetching = false;
 let following = true; // whether the newest sheet is shown as it comes
 let playing = null;
 let upload_ = null; // the token of this visitor's pictures
+let sending = 0; // uploads: only the latest counts
+let starting = false;
+let sure = null; // the timer of a click on Delete that waits for a second one
 let timer = null;
 let asked = 0; // estimates: only the latest counts
 
 const sheets = new Map(); // "run images" to a promise of a picture
 
-// This browser's name for itself: who started a run may stop it. The operator comes with a key.
-function secret() {
-  const given = new URLSearchParams(location.search).get("operator");
-  try {
-    if (given) localStorage.setItem(KEY, given);
-    const kept = localStorage.getItem(KEY) || name();
-    localStorage.setItem(KEY, kept);
-    return kept;
-  } catch {
-    return given || name();
-  }
+// This browser's name for itself: who started a run may stop it.
+function name() {
+  const kept = stored("localStorage", OWNER) || chance();
+  store("localStorage", OWNER, kept);
+  return kept;
 }
 
-function name() {
+// The operator comes with a key in the address. Anybody can send a link: the key is kept apart
+// from the browser's name, and not for good.
+function operator() {
+  const given = new URLSearchParams(location.search).get("operator");
+  if (given) store("sessionStorage", OPERATOR, given);
+  return given || stored("sessionStorage", OPERATOR);
+}
+
+function chance() {
   return [...crypto.getRandomValues(new Uint8Array(24))]
     .map((byte) => byte.toString(16).padStart(2, "0"))
     .join("");
@@ -49,32 +61,36 @@ const visible = () => document.body.dataset.tab === "train" && !document.hidden;
 
 async function look() {
   clearTimeout(timer);
-  const wish = { owner, run: visible() ? watched : null };
-  try {
-    const answer = await server.look(wish);
-    if (answer.problem) throw new Error(answer.problem);
-    known = answer;
-    find(".lost").hidden = true;
-    tell();
-  } catch {
-    find(".lost").hidden = false;
-  }
-  clearTimeout(timer);
+  const mine = ++looks;
+  const answer = await answered(server.look({ ...keys, run: visible() ? watched : null }), lost);
+  if (mine !== looks) return;
+  find(".lost").hidden = !answer.problem;
+  if (!answer.problem) known = answer;
   timer = setTimeout(look, known?.going && visible() ? SOON : LATER);
+  if (!answer.problem) tell();
 }
 
 // Brings everything in line with the last answer.
 function tell() {
   pill(known.going);
   root.dataset.state = known.going ? "going" : "idle";
-  find(".start").disabled = Boolean(known.going);
-  if (known.going && !find(".estimate .words").dataset.busy) say(known.busy, true);
-  if (!known.going && find(".estimate .words").dataset.busy) estimate();
+  find(".start").disabled = starting || Boolean(known.going);
+  occupied();
   if (!watched && known.going) watch_(known.going.name);
   if (watched && !known.runs.some((run) => run.name === watched)) watch_(null);
   list(known.runs);
-  find("article.run").hidden = !known.run;
+  // Unless the tab is on show, the answer tells nothing of the run that stays there.
+  if (known.run || !watched) find("article.run").hidden = !known.run;
   if (known.run) details(known.run);
+}
+
+// Beside the button: for how long the machine is taken; then, what it would do. Measuring that
+// takes it for seconds, so pages that nobody looks at do not ask.
+function occupied() {
+  const words = find(".estimate .words");
+  const { busy } = words.dataset;
+  if (known.going && !(busy && words.textContent === known.busy)) say(known.busy, true);
+  if (!known.going && busy && visible()) estimate();
 }
 
 function pill(going) {
@@ -85,16 +101,27 @@ function pill(going) {
 }
 
 function watch_(run) {
+  if (run !== watched) clear();
   watched = run;
-  shown = null;
   pause(true);
-  if (run) sessionStorage.setItem("cartoon-run", run);
-  else sessionStorage.removeItem("cartoon-run");
+  disarm();
+  store("sessionStorage", WATCHED, run);
   if (known) known.run = null;
   look();
 }
 
+// Nothing of one run stays beside the facts of another.
+function clear() {
+  const canvas = find(".sheet canvas");
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+  delete canvas.dataset.images;
+  find(".position").textContent = "";
+  find(".refusal").textContent = "";
+  told = shown = wanted = null;
+}
+
 function details(run) {
+  told = run.name;
   find(".facts .title").textContent = `${run.title}, ${run.size} px`;
   find(".facts .state").textContent = run.words;
   find(".percent").textContent = `${run.percent} %`;
@@ -166,10 +193,13 @@ async function sheet(run, index) {
   if (fetching) return;
   fetching = true;
   while (wanted && String(wanted) !== String(shown)) {
-    shown = wanted;
-    const [images, seconds, name] = shown;
+    const sought = wanted;
+    const [images, seconds, name] = sought;
     const picture = await fetched(name, images).catch(() => null);
-    if (picture && name === watched) paint(picture, images, seconds);
+    if (picture && name === watched) {
+      paint(picture, images, seconds);
+      shown = sought;
+    } else if (sought === wanted) break; // the next look asks for it again
   }
   fetching = false;
 }
@@ -187,17 +217,20 @@ function paint(picture, images, seconds) {
 function fetched(run, images) {
   const key = `${run} ${images}`;
   if (!sheets.has(key)) {
-    const coming = server.preview({ run, images }).then(async ({ uri }) => {
-      if (!uri) return null;
-      const picture = new Image();
-      picture.src = uri;
-      await picture.decode();
-      return picture;
-    });
+    const coming = decoded(run, images);
     coming.catch(() => sheets.delete(key));
     sheets.set(key, coming);
   }
   return sheets.get(key);
+}
+
+async function decoded(run, images) {
+  const { uri, problem } = await answered(server.preview({ run, images }), lost);
+  if (!uri) throw new Error(problem);
+  const picture = new Image();
+  picture.src = uri;
+  await picture.decode();
+  return picture;
 }
 
 function play() {
@@ -211,6 +244,7 @@ function play() {
   playing = mine;
   const step = async () => {
     if (playing !== mine) return;
+    if (!known.run) return pause(true); // nobody looks
     await sheet(known.run, Number(slider.value));
     await new Promise((resolve) => setTimeout(resolve, 1000 / FRAMES));
     if (playing !== mine) return;
@@ -266,7 +300,10 @@ async function thumb(canvas, run) {
   if (run.preview === null || canvas.dataset.images === String(run.preview) || !visible()) return;
   canvas.dataset.images = run.preview;
   const picture = await fetched(run.name, run.preview).catch(() => null);
-  if (!picture) return;
+  if (!picture) {
+    delete canvas.dataset.images; // the next look asks for it again
+    return;
+  }
   canvas.width = picture.width / 2;
   canvas.height = picture.height / 2;
   canvas.getContext("2d").drawImage(picture, 0, 0);
@@ -276,7 +313,7 @@ async function thumb(canvas, run) {
 function wish() {
   const fields = Object.fromEntries(new FormData(form));
   return {
-    owner,
+    ...keys,
     upload: upload_,
     pictures: fields.pictures,
     minutes: minutes(),
@@ -299,9 +336,10 @@ async function estimate() {
   const mine = ++asked;
   const words = find(".estimate .words");
   say(words.dataset.measuring);
-  const answer = await server.estimate(wish()).catch(() => ({}));
+  const answer = await answered(server.estimate(wish()), lost);
   if (mine !== asked) return;
-  say(answer.words ?? answer.problem ?? "", answer.busy, Boolean(answer.problem));
+  const again = answer.busy || answer.problem === lost;
+  say(answer.words ?? answer.problem ?? "", again, Boolean(answer.problem));
   const picture = find(".estimate img");
   picture.hidden = !answer.picture;
   if (answer.picture) picture.src = answer.picture;
@@ -346,9 +384,9 @@ function choose(select) {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  find(".start").disabled = true;
-  const answer = await server.start(wish()).catch(() => ({ problem: find(".lost").textContent }));
-  find(".start").disabled = false;
+  find(".start").disabled = starting = true;
+  const answer = await answered(server.start(wish()), unanswered);
+  find(".start").disabled = starting = false;
   if (answer.problem) return say(answer.problem, false, true);
   upload_ = null;
   find(".taken").textContent = "";
@@ -365,40 +403,49 @@ for (const kind of ["dragover", "drop"]) {
   find(".pictures").addEventListener(kind, (event) => {
     event.preventDefault();
     if (kind !== "drop" || !event.dataTransfer.files.length) return;
-    form.querySelector("[value=own]").checked = true;
-    find(".drop").hidden = false;
+    const own = form.querySelector("[value=own]");
+    own.checked = true;
+    own.dispatchEvent(new Event("change", { bubbles: true })); // as when it is clicked
     send([...event.dataTransfer.files]);
   });
 }
 
+// Sends files and has them read; those chosen before are not wanted any more, whatever comes of it.
 async function send(files) {
-  const words = find(".taken");
+  const mine = ++sending;
+  upload_ = null;
+  const refused = refusal(files, find(".taken").dataset);
+  const answer = refused ? { problem: refused } : await read(files, () => mine === sending);
+  if (mine !== sending) return;
+  sending++; // what is still on its way after a failure says nothing more
+  took(answer.problem ?? answer.words, Boolean(answer.problem));
+  upload_ = answer.upload ?? null;
+}
+
+// What the server made of these files, which are sent as long as they are `wanted`.
+async function read(files, wanted) {
   const template = find(".estimate .words").dataset.uploading;
-  const refused = refusal(files, words.dataset);
-  words.classList.toggle("problem", Boolean(refused));
-  if (refused) {
-    words.textContent = refused;
-    return;
-  }
   const sent = new Array(files.length);
   let next = 0;
   const one = async () => {
-    while (next < files.length) {
+    while (next < files.length && wanted()) {
       const i = next++;
-      words.textContent = fill(template, { done: i + 1, all: files.length });
+      took(fill(template, { done: i + 1, all: files.length }));
       sent[i] = { path: (await upload(files[i])).path, name: files[i].name };
     }
   };
-  let answer;
   try {
     await Promise.all(Array.from({ length: AT_ONCE }, one));
-    answer = await server.take({ files: sent });
   } catch (error) {
-    answer = { problem: String(error.message ?? error) };
+    return { problem: String(error.message ?? error) };
   }
-  words.textContent = answer.problem ?? answer.words;
-  words.classList.toggle("problem", Boolean(answer.problem));
-  if (answer.upload) upload_ = answer.upload;
+  return wanted() ? answered(server.take({ files: sent }), unanswered) : {};
+}
+
+function took(text, isProblem = false) {
+  const words = find(".taken");
+  words.textContent = text;
+  words.classList.toggle("problem", isProblem);
 }
 
 // Why these files are not even sent; nothing when they are.
@@ -410,41 +457,47 @@ function refusal(files, rules) {
   return all > Number(rules.mostBytes) ? rules.tooMuch : "";
 }
 
-// What one does with a run.
+// What one does with a run: with the one whose facts are shown, or with none.
 const act = async (what, extra = {}) => {
-  const answer = await server[what]({ run: watched, owner, ...extra }).catch(() => ({
-    problem: find(".lost").textContent,
-  }));
-  if (answer.problem) find("article .problem").textContent = answer.problem;
-  else look();
+  if (told !== watched) return {};
+  const run = told;
+  find(".refusal").textContent = "";
+  const answer = await answered(server[what]({ run, ...keys, ...extra }), unanswered);
+  if (answer.problem && run === watched) find(".refusal").textContent = answer.problem;
+  if (!answer.problem) look();
   return answer;
 };
 
 find(".stop").addEventListener("click", () => act("stop"));
 find(".continue").addEventListener("click", () => act("resume", { minutes: minutes() }));
 find(".delete").addEventListener("click", ({ currentTarget: button }) => {
-  if (button.dataset.sure) {
-    delete button.dataset.sure;
-    button.textContent = button.dataset.delete;
+  if (told !== watched) return;
+  if (sure) {
+    disarm();
     act("remove");
     return;
   }
-  button.dataset.sure = "asked";
   button.textContent = button.dataset.really;
-  setTimeout(() => {
-    delete button.dataset.sure;
-    button.textContent = button.dataset.delete;
-  }, 4000);
+  sure = setTimeout(disarm, SURE);
 });
+function disarm() {
+  clearTimeout(sure);
+  sure = null;
+  find(".delete").textContent = find(".delete").dataset.delete;
+}
 for (const what of ["model", "film"]) {
   find(`article .${what}`).addEventListener("click", async ({ currentTarget: button }) => {
     button.disabled = true;
-    const { name, uri } = await act(what);
-    button.disabled = false;
-    if (uri) await download(name, uri);
+    try {
+      const { name, uri } = await act(what);
+      if (uri) await download(name, uri);
+    } finally {
+      button.disabled = false;
+    }
   });
 }
 find("article .compare").addEventListener("click", () => {
+  if (told !== watched) return;
   const fields = { ...cartoon.now(), model: watched, asked: "" };
   document.dispatchEvent(new CustomEvent("compare", { detail: fields }));
 });

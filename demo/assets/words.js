@@ -1,5 +1,12 @@
-// Words of the page with [names] in them.
+// Words of the page with [names] in them, and what is said when the server does not answer.
 
 function fill(template, values) {
   return template.replace(/\[(\w+)\]/g, (whole, name) => values[name] ?? whole);
+}
+
+// What the server answered to a call, or {problem: lost}. Gradio answers a call that failed, on
+// the way or there, with undefined; it hardly ever rejects one.
+async function answered(promise, lost) {
+  const answer = await Promise.resolve(promise).catch(() => undefined);
+  return answer === undefined ? { problem: lost } : answer;
 }

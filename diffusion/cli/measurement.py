@@ -11,6 +11,7 @@ import torch
 import typer
 
 from diffusion.backends import BACKENDS, accelerated
+from diffusion.compiled import use_threads
 from diffusion.data import load_images
 from diffusion.device import pick_device
 from diffusion.evaluation import (
@@ -59,20 +60,25 @@ class Measurement:
         if self.out.suffix != ".json":
             raise ValueError(f"{self.out} is no results file; end --out in .json")
         if self.threads:
-            torch.set_num_threads(self.threads)
+            use_threads(self.threads)
         for setting in settings:
             check_guidance(setting.guidance)
         subjects = self._subjects()
         for subject in subjects:
             for setting in settings:
                 setting.recipe.plan(subject.model.schedule)  # refuses before anything is drawn
-        reader = reader_beside(self.reader or self.model[0])
+        reader = self._reader()
         faces = self._faces(subjects, reader, settings)
         results = Results(self.out, self._shared(subjects, faces, reader))
         self._add_rows(results, subjects, settings, faces, reader)
         table, plot = write_report(self.out)
         typer.echo(table.read_text())
         typer.echo(f"Wrote {self.out}, {table} and {plot}")
+
+    def _reader(self) -> AttributeReader | None:
+        if self.reader is not None:
+            return AttributeReader.load(self.reader)
+        return reader_beside(self.model[0])
 
     def _subjects(self) -> list[Subject]:
         device = pick_device(self.device)
@@ -121,8 +127,11 @@ class Measurement:
             "reference": min(REFERENCE, len(faces.training)),
             "held_out": faces.held_out,
             "extractors": list(faces.names),
-            "machine": f"{device}, {backend}, torch {torch.__version__}",
+            "machine": f"{device}, {backend}, torch {_release(torch.__version__)}",
         }
+        if shared["count"] != shared["reference"]:
+            # Files that do not say so were measured against the first ones: rows must not mix.
+            shared["precision_recall"] = "against a random part of the reference"
         if reader is not None:
             shared["reader"] = {"accuracy": dict(reader.accuracy), "held_out": reader.held_out}
             if faces.images.labels is not None:
@@ -175,3 +184,8 @@ def _about(subject: Subject) -> dict:
         "schedule": subject.model.schedule.to_json(),
         "training": dict(subject.model.training),
     }
+
+
+def _release(version: str) -> str:
+    """A package's version without what tells how it was built, which changes no row."""
+    return version.split("+")[0]

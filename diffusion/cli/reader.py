@@ -50,7 +50,7 @@ def reader(
         trained = None
         with tqdm(train_reader(images, held_out, seed, epochs), total=epochs, unit="epoch") as bar:
             for trained in bar:
-                bar.set_postfix(worst=f"{min(trained.accuracy.values()):.3f}")
+                bar.set_postfix(worst=f"{min(trained.accuracy.values(), default=0):.3f}")
         trained.save(out)
         for name, right in trained.accuracy.items():
             typer.echo(f"{name}: {right:.1%} of {trained.held_out:,} held-out images read right")

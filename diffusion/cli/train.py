@@ -24,13 +24,20 @@ from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.runs import Run, RunError, labels_of, train_run
 from diffusion.toons import BUILT_IN
-from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
+from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, held_out_of, shape_of
 from diffusion.training import Trainer
 
 PROBE_SECONDS = 8.0
 
 
+# Options that a run takes up each time it is trained; the others are decided when it begins.
+ALSO_RESUMED = {
+    *("out", "resume", "more", "at_most", "device", "nice", "preview_every", "checkpoint_every")
+}
+
+
 def train(
+    context: typer.Context,
     data: Annotated[
         str, typer.Option(help=f"A folder, .zip or .tgz of images, or {', '.join(BUILT_IN)}.")
     ] = "",
@@ -91,6 +98,10 @@ def train(
     """Train a model from nothing. Ctrl-C saves; --resume goes on exactly where it was."""
     with one_sentence():
         run, where = Run(out), pick_device(device)
+        if resume:
+            _check_resumed(context)
+        if more is not None and (not resume or more < 1):
+            raise ValueError("--more adds images to a run; give --resume and a number from 1 up")
         give_way(nice)
         if not resume:
             if not data:
@@ -117,12 +128,8 @@ def train(
             if start:
                 given = {**FINE_TUNING, **given, **_shape(start, given)}
             _start(run, data, preset, minutes, images, given, where, labels, wanted)
-        elif minutes is not None or images is not None:
-            raise ValueError(
-                "--resume keeps the run's own budget; leave --minutes and --images out"
-            )
         if more is not None:
-            _extend(run, more, resume)
+            _extend(run, more)
         _follow(run, where, preview_every, checkpoint_every, at_most)
 
 
@@ -151,9 +158,21 @@ def _resolved(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
-def _extend(run: Run, more: int, resume: bool) -> None:
-    if not resume or more < 1:
-        raise ValueError("--more adds images to a run; give --resume and a number from 1 up")
+def _check_resumed(context: typer.Context) -> None:
+    """Raise ValueError when an option was given that a run does not take up again."""
+    ignored = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in ALSO_RESUMED
+        and context.get_parameter_source(option.name).name == "COMMANDLINE"
+    ]
+    if ignored:
+        raise ValueError(
+            f"--resume keeps the run's own budget and settings; leave {', '.join(ignored)} out"
+        )
+
+
+def _extend(run: Run, more: int) -> None:
     if run.alive:
         raise RunError(f"{run.folder} is being trained; stop it first")
     run.extend(more)
@@ -184,7 +203,7 @@ def _start(
     config = TrainConfig(**{"images": 1 if images is None else images, **PRESETS[preset], **given})
     pictures = load_images(data, config.size, complete=built_in and bool(attributes))
     if "held_out" not in given:
-        config = replace(config, held_out=1000 if len(pictures) >= 5000 else 0)
+        config = replace(config, held_out=held_out_of(len(pictures)))
     pictures.split(config.held_out)  # refuses too many before there is a run
     if labels_file is not None:
         labels = load_labels(labels_file, pictures.names, attributes)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from stand_ins import measured, results
+from stand_ins import measured, recordings_shown, results
 
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
@@ -57,9 +57,10 @@ CAPACITY = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
 
 @pytest.fixture(scope="session")
 def backend(network):
-    """Where the page's pictures are computed."""
+    """Where the page's pictures are computed; the recordings are shown as if it had drawn them."""
     backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), CAPACITY)
-    yield backend
+    with recordings_shown():
+        yield backend
     backend.close()
 
 

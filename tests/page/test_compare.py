@@ -1,5 +1,7 @@
 """The Compare screen in a real browser: it runs, stops, scrubs and refuses."""
 
+import time
+
 import pytest
 
 pytestmark = pytest.mark.page
@@ -184,3 +186,23 @@ def test_nothing_moves_during_a_run(screen):
     screen.run(left_steps=4, right_steps=2)
     screen.wait("finished")
     assert screen.page.evaluate(places) == before
+
+
+def test_settings_from_elsewhere_are_drawn_although_a_run_goes_on_and_the_line_is_slow(
+    screen, network
+):
+    def late(route):
+        time.sleep(0.5)
+        route.continue_()
+
+    network.delay = 0.05
+    screen.run(seed=61, left_steps=400, right_steps=20)
+    screen.wait("running")
+    screen.page.route("**/cancel", late)
+    screen.page.evaluate(
+        """detail => document.dispatchEvent(new CustomEvent("compare", {detail}))""",
+        {"seed": "62", "left_steps": "6", "right_steps": "3"},
+    )
+    screen.wait_calls("left", 6, total=6)
+    screen.wait("finished")
+    assert screen.page.input_value("#seed input") == "62"

@@ -55,6 +55,17 @@ def test_every_lens_shows_every_step_without_running_again(screen, network):
     screen.errors.clear()  # Gradio's heartbeat notices that the line was cut
 
 
+def test_a_lens_of_the_recorded_run_asks_for_what_is_there_and_then_no_more(screen):
+    screen.wait("recorded")
+    asked = []
+    screen.page.on("request", lambda request: asked.append("component_server" in request.url))
+    through(screen, "x0")
+    screen.page.wait_for_timeout(1000)
+    before = sum(asked)
+    screen.page.wait_for_timeout(1000)
+    assert sum(asked) == before <= 4
+
+
 def test_a_lens_can_be_changed_while_the_run_goes_on(screen, network):
     network.delay = 0.05
     screen.run(seed=32, left_steps=40, right_steps=20)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import pytest
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from demo import settings
 
 pytestmark = pytest.mark.page
+SERVER = re.compile("component_server")
 
 
 def saved(screen, kind):
@@ -108,6 +110,42 @@ def test_the_newcomers_path(browser, address, screen, network):
     assert network.calls == 100
     assert other.errors == []
     visitor.close()
+
+
+def test_a_file_that_the_server_cannot_make_any_more_is_said_to_be_lost(screen):
+    screen.run(seed=73, left_steps=6, right_steps=3)
+    screen.wait("finished")
+    screen.page.wait_for_load_state("networkidle")
+    screen.page.route(SERVER, lambda route: route.abort())
+    screen.page.click(".keep [data-kind=png]")
+    says(screen, "The server did not answer; try again.")
+    screen.page.unroute(SERVER)
+    assert saved(screen, "png")[0] == "cartoon-diffusion-seed-73.png"
+    screen.errors.clear()  # the browser's own, about the line that was cut
+
+
+def test_a_picture_of_one_face_changes_nothing_on_show_until_it_is_drawn(screen):
+    screen.run(seed=71, left_steps=6, right_steps=3)
+    screen.wait("finished")
+    screen.page.click(".pane.left .faces button >> nth=2")
+    _, third = saved(screen, "png")
+    screen.page.check("#faces input[value='1']", force=True)
+    screen.run(seed=72, left_steps=6, right_steps=3)
+    says(screen, "Drawing 1 face")
+    screen.wait("finished")
+    before = screen.pixels("left")
+    drop(screen, third)
+    says(screen, "The picture's settings are back.")
+    screen.page.focus(".timeline")
+    screen.page.keyboard.press("Home")
+    screen.wait_calls("left", 0, total=6)
+    screen.page.keyboard.press("End")
+    screen.wait_calls("left", 6, total=6)
+    assert screen.pixels("left") == before
+    screen.page.click("#run")
+    says(screen, "Drawing 4 faces")
+    screen.wait("finished")
+    assert screen.page.locator(".pane.left .faces button").count() == 1  # the third, enlarged
 
 
 def test_all_settings_are_in_the_address_and_come_back_from_it(browser, address, screen):

@@ -1,7 +1,9 @@
 """The Train tab in a real browser: it starts, shows, survives, and is its owner's."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +22,12 @@ from demo.uploads import MOST_BYTES, MOST_SENT
 from diffusion import DiffusionModel, Schedule
 from diffusion.runs import Run
 from diffusion.slots import Capacity
-from diffusion.train_config import PRESETS
+from diffusion.train_config import PRESETS, TrainConfig
 
 pytestmark = [pytest.mark.page, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 SMALLEST = {"size": 16, "widths": (16, 32), "batch": 4, "T": 50, "threads": 1}
+UNANSWERED = json.dumps(wording_train.TRAIN["unanswered"])
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +175,8 @@ def test_a_run_is_started_watched_reloaded_killed_continued_stopped_and_deleted(
     # The panes draw with it.
     page.click(".actions .compare")
     page.wait_for_selector("#model-notice .notice:not([hidden])")
-    assert page.inner_text("#model-notice .by") == "Drawn by your model: Pixel art, 32 px."
+    drawn_by = page.inner_text("#model-notice .by")
+    assert drawn_by == "Drawn by a model trained here: Pixel art, 32 px."
     page.wait_for_selector(".stage[data-state=finished]", timeout=120_000)
     page.click("#model-notice button")
     page.wait_for_selector("#model-notice .notice", state="hidden")
@@ -215,6 +219,297 @@ def test_files_that_are_too_large_are_refused_before_they_are_sent(tab, tmp_path
     assert not [url for url in sent if "upload" in url]
 
 
+CALLS = "**/component_server/**"  # of the page's scripts to their server
+
+
+def put(runs, name, previews=(), model=False):
+    """A run as one finds it after its trainer, of another browser, has ended."""
+    run = Run(runs / name)
+    run.create("pixel-art", TrainConfig(images=1000, **SMALLEST))
+    run.previews.mkdir()
+    for images in previews:
+        Image.new("RGB", (68, 68), (0, images, 0)).save(run.previews / f"{images:07d}.png")
+    if model:
+        run.model_folder.mkdir()
+        (run.model_folder / "config.json").write_text("{}")
+    run.write_status("stopped", max(previews, default=0))
+    return run
+
+
+@pytest.fixture
+def found(runs):
+    """Two runs, the second without a preview."""
+    both = [put(runs, "with", (0, 100, 200), model=True), put(runs, "without")]
+    yield both
+    for run in both:
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def watch(tab, name):
+    tab.page.click(f".runs li[data-run={name}] button")
+    tab.page.wait_for_selector(f".runs li[data-run={name}] [aria-current=true]")
+
+
+def sheet_of(images):
+    return f"document.querySelector('.sheet canvas').dataset.images === '{images}'"
+
+
+def is_blank(tab):
+    return tab.page.evaluate(
+        """() => {
+            const canvas = document.querySelector('.sheet canvas');
+            const all = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            return all.data.every((value) => value === 0);
+        }"""
+    )
+
+
+class Held:
+    """The first call of the server that says so is held until it may go on."""
+
+    def __init__(self, page, words):
+        self.page, self.words, self.routes = page, words, []
+        page.route(CALLS, self.handle)
+
+    def handle(self, route):
+        if not self.routes and self.words in (route.request.post_data or ""):
+            self.routes.append(route)
+        else:
+            route.continue_()
+
+    def wait(self):
+        end = time.monotonic() + 30
+        while not self.routes and time.monotonic() < end:
+            self.page.wait_for_timeout(20)
+
+    def go_on(self):
+        self.routes[0].continue_()
+
+
+def drop(page, selector):
+    """Drop a picture there; returns whether the browser was kept from opening it."""
+    return page.evaluate(
+        """(selector) => {
+            const carried = new DataTransfer();
+            carried.items.add(new File(['x'], 'face.png', {type: 'image/png'}));
+            const how = {bubbles: true, cancelable: true, dataTransfer: carried};
+            return ['dragover', 'drop'].every(
+                (kind) => !document.querySelector(selector).dispatchEvent(new DragEvent(kind, how))
+            );
+        }""",
+        selector,
+    )
+
+
+@pytest.mark.parametrize("lose", ["abort", "fulfill"])
+def test_a_server_that_is_lost_is_told_of_and_no_button_stays_dead(tab, found, lose, tmp_path):
+    page = tab.page
+    watch(tab, "with")
+    tab.wait(sheet_of(200))
+    how = {"status": 500} if lose == "fulfill" else {}
+    page.route(CALLS, lambda route: getattr(route, lose)(**how))
+    for what in ("film", "model"):
+        page.click(f".actions .{what}")
+        page.wait_for_selector(".train .refusal:not(:empty)")
+        assert tab.text(".refusal") == wording_train.TRAIN["unanswered"]
+        assert page.is_enabled(f".actions .{what}")
+    page.click(".train label:has([value=pixel-art])")
+    page.wait_for_selector(".estimate .words.problem")
+    assert tab.text(".estimate .words") == wording_train.TRAIN["lost"]
+    page.click(".train .start")
+    tab.wait(f"document.querySelector('.estimate .words').textContent === {UNANSWERED}")
+    assert page.is_enabled(".train .start")
+    page.click(".train label.own")
+    Image.new("RGB", (20, 20)).save(tmp_path / "face.png")
+    page.set_input_files(".train .files", str(tmp_path / "face.png"))
+    tab.wait(f"document.querySelector('.taken').textContent === {UNANSWERED}")
+    page.wait_for_selector(".train .lost:not([hidden])", timeout=15_000)
+    page.unroute(CALLS)
+    page.wait_for_selector(".train .lost", state="hidden", timeout=15_000)
+
+
+def test_an_estimate_that_was_lost_comes_when_the_server_is_back(tab):
+    page = tab.page
+    page.route(CALLS, lambda route: route.abort())
+    page.click(".train label:has([value=pixel-art])")
+    page.wait_for_selector(".estimate .words.problem")
+    page.unroute(CALLS)
+    tab.wait("document.querySelector('.estimate .words').textContent.includes('images/s here')")
+
+
+def test_a_link_with_an_operators_key_leaves_the_browsers_own_name_alone(tab, training):
+    page, kept = tab.page, "localStorage.getItem('cartoon-owner')"
+    before = page.evaluate(kept)
+    assert len(before) == 48
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data or ""))
+    tab.open(training + "?operator=" + "k" * 40)
+    tab.wait("document.querySelector('.estimate .words').textContent.includes('images/s here')")
+    assert page.evaluate(kept) == before
+    looks = [json.loads(data)["data"] for data in sent if '"look"' in data and '"owner"' in data]
+    assert looks[-1]["owner"] == before
+    assert looks[-1]["operator"] == "k" * 40
+    # A reload without the address still has the key, another visit has not.
+    other = Tab(page.context.browser, training)
+    assert other.page.evaluate("sessionStorage.getItem('cartoon-operator')") is None
+    other.context.close()
+    assert page.evaluate("sessionStorage.getItem('cartoon-operator')") == "k" * 40
+
+
+def test_a_browser_that_may_keep_nothing_shows_one_screen_and_trains(browser, training):
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    context.add_init_script(
+        """for (const name of ['localStorage', 'sessionStorage'])
+            Object.defineProperty(window, name, {get() { throw new DOMException('denied'); }});"""
+    )
+    page = context.new_page()
+    page.goto(training + "#train")
+    page.wait_for_selector(".train .estimate .words:not(:empty)")
+    screens = ("compare", "make", "train")
+    assert [name for name in screens if page.is_visible(f"#{name}")] == ["train"]
+    page.click("#header [data-tab=make]")
+    assert [name for name in screens if page.is_visible(f"#{name}")] == ["make"]
+    context.close()
+
+
+def test_nothing_of_one_run_stays_beside_the_facts_of_another(tab, found):
+    page = tab.page
+    watch(tab, "with")
+    tab.wait(sheet_of(200))
+    assert tab.text(".position").startswith("after 200 images")
+    assert not is_blank(tab)
+    watch(tab, "without")
+    tab.wait("document.querySelector('.scrub').disabled")
+    assert is_blank(tab)
+    assert page.text_content(".train .position") == ""
+    watch(tab, "with")
+    tab.wait(sheet_of(200))
+
+
+def test_a_time_lapse_pauses_when_another_tab_is_opened(tab, found):
+    page = tab.page
+    watch(tab, "with")
+    tab.wait(sheet_of(200))
+    held = Held(page, '"images":100')
+    page.click(".lapse .play")
+    held.wait()
+    with page.expect_response(lambda response: '"look"' in (response.request.post_data or "")):
+        page.click("#header [data-tab=make]")
+    assert page.locator(".lapse .play.playing").count() == 1
+    held.go_on()
+    page.wait_for_selector(".lapse .play:not(.playing)", state="attached", timeout=5_000)
+    page.click("#header [data-tab=train]")
+    page.click(".lapse .play")
+    tab.wait(sheet_of(200))
+
+
+def test_a_refusal_stays_until_the_next_action(tab, found):
+    page = tab.page
+    watch(tab, "with")
+    tab.wait(sheet_of(200))
+    shutil.rmtree(found[0].model_folder)
+    page.click(".actions .model")
+    page.wait_for_selector(".train .refusal:not(:empty)")
+    assert tab.text(".refusal") == wording_train.NO_MODEL
+    page.wait_for_selector(".actions .model", state="hidden")  # the next answer has come
+    assert tab.text(".refusal") == wording_train.NO_MODEL
+    watch(tab, "without")
+    tab.wait("document.querySelector('.scrub').disabled")
+    assert not tab.shows(".refusal")
+
+
+def test_really_delete_is_asked_anew_for_every_run(browser, training, runs, found):
+    tab = Tab(browser, f"{training}?operator={(runs / '.operator').read_text()}")
+    page = tab.page
+    watch(tab, "with")
+    page.click(".actions .delete")
+    assert tab.text(".actions .delete") == wording_train.TRAIN["really"]
+    watch(tab, "without")
+    assert tab.text(".actions .delete") == wording_train.TRAIN["delete"]
+    tab.wait("document.querySelector('.scrub').disabled")
+    # Until the server has told of the run, its buttons are still those of the other one.
+    held = Held(page, '"run":"with"')
+    page.click(".runs li[data-run=with] button")
+    held.wait()
+    page.click(".actions .delete")
+    assert tab.text(".actions .delete") == wording_train.TRAIN["delete"]
+    held.go_on()
+    tab.wait(sheet_of(200))
+    page.click(".actions .delete")
+    page.click(".actions .delete")
+    page.wait_for_selector(".runs li[data-run=with]", state="detached")
+    assert tab.errors == []
+    tab.context.close()
+    assert [path.name for path in folders(runs)] == ["without"]
+
+
+def test_a_refused_set_of_pictures_does_not_leave_an_earlier_one(tab, tmp_path):
+    page, wishes = tab.page, []
+    page.on("request", lambda request: wishes.append(request.post_data or ""))
+    page.click(".train label.own")
+    names = [str(tmp_path / f"face{i}.png") for i in range(16)]
+    for i, name in enumerate(names):
+        Image.new("RGB", (20, 20), (10 * i, 0, 0)).save(name)
+    page.set_input_files(".train .files", names)
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+    page.set_input_files(".train .files", names[:3])
+    page.wait_for_selector(".taken.problem")
+    page.click(".train .start")
+    page.wait_for_selector(".estimate .words.problem")
+    assert tab.text(".estimate .words") == wording_train.NO_PICTURES
+    starts = [json.loads(data)["data"] for data in wishes if '"fn_name":"start"' in data]
+    assert [wish["upload"] for wish in starts] == [None]
+
+
+def test_only_the_latest_set_of_pictures_counts(tab, tmp_path):
+    page = tab.page
+    page.click(".train label.own")
+    names = [str(tmp_path / f"face{i}.png") for i in range(17)]
+    for i, name in enumerate(names):
+        Image.new("RGB", (20, 20), (10 * i, 0, 0)).save(name)
+    held = Held(page, '"take"')
+    page.set_input_files(".train .files", names[:16])
+    held.wait()
+    page.set_input_files(".train .files", names)
+    tab.wait("document.querySelector('.taken').textContent === '17 pictures are ready.'")
+    with page.expect_response(lambda response: '"take"' in (response.request.post_data or "")):
+        held.go_on()
+    page.wait_for_timeout(200)
+    assert tab.text(".taken") == "17 pictures are ready."
+
+
+def test_pictures_that_are_dropped_are_estimated_as_ones_own(tab):
+    page, wishes = tab.page, []
+    tab.wait("document.querySelector('.estimate .words').textContent.includes('images/s here')")
+    page.on("request", lambda request: wishes.append(request.post_data or ""))
+    with page.expect_request(lambda request: '"estimate"' in (request.post_data or "")) as asked:
+        assert drop(page, ".train .pictures")
+    assert json.loads(asked.value.post_data)["data"]["pictures"] == "own"
+    assert page.is_visible(".train .drop")
+
+
+@pytest.mark.parametrize("name", ["compare", "make", "train"])
+def test_a_file_that_is_dropped_anywhere_does_not_take_the_page_away(tab, name):
+    tab.page.click(f"#header [data-tab={name}]")
+    assert drop(tab.page, "#credits")
+
+
+def test_only_pages_that_are_looked_at_measure_the_machine_when_a_run_ends(tab, runs, monkeypatch):
+    page, asked = tab.page, []
+    run = put(runs, "going")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "alive", property(lambda run: True))
+        words = "document.querySelector('.estimate .words')"
+        tab.wait(f"{words}.dataset.busy === 'yes'", 15_000)
+        page.click("#header [data-tab=make]")
+        page.on("request", lambda request: asked.append(request.post_data or ""))
+    page.wait_for_selector("#pill", state="hidden", timeout=15_000)
+    assert not [data for data in asked if '"estimate"' in data]
+    page.click("#header [data-tab=train]")
+    tab.wait(f"{words}.textContent.includes('images/s here')")
+    shutil.rmtree(run.folder)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (390, 844), (768, 1024)])
 def test_the_choices_and_the_button_fit_without_scrolling(tab, width, height):
     tab.page.set_viewport_size({"width": width, "height": height})
@@ -236,8 +531,6 @@ def test_the_tabs_are_reached_by_keyboard(tab):
 
 def test_a_restarted_app_shows_the_run_of_the_one_that_was_killed(browser, tmp_path):
     run = Run(tmp_path / "runs" / "by-hand")
-    from diffusion.train_config import TrainConfig
-
     (pictures := tmp_path / "faces").mkdir()
     for i in range(16):
         Image.new("RGB", (20, 20), (10 * i, 0, 0)).save(pictures / f"{i}.png")
