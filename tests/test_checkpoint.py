@@ -9,12 +9,14 @@ from PIL import Image
 
 from demo import quality, recorded, settings
 from diffusion import DiffusionModel
+from diffusion.data import licence_id
 from diffusion.denoiser import ANY
 from diffusion.film import LENSES
 from diffusion.model import CONFIG, WEIGHTS
 from diffusion.pictures import read_settings, sheet
 from diffusion.reader import AttributeReader
 from diffusion.recipe import Recipe, draw
+from diffusion.train_config import learned_from
 
 CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
 FOLDER = CHECKPOINTS / "cartoonset-64"
@@ -127,3 +129,14 @@ def test_the_recorded_run_is_small_and_shows_every_lens(model):
     for film in recorded.reel(model.version).films:
         for lens in LENSES:
             assert sum(still.seen(lens) is not None for still in film.stills) >= 20
+
+
+@every_model
+def test_a_model_and_its_card_name_whose_pictures_it_learned_from(folder):
+    sources = learned_from(DiffusionModel.from_pretrained(folder).training)
+    assert "CartoonSet10k" in [source.name for source in sources]
+    card = (folder / "README.md").read_text()
+    assert card.startswith(f"---\nlicense: {licence_id(sources)}\n")
+    for source in sources:
+        assert source.credit in card
+        assert f"{source.name}, {source.author}, {source.licence}" in card
