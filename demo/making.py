@@ -44,12 +44,13 @@ class Maker:
 
     def __init__(self, service: Service, models: Models):
         self.service, self.models = service, models
+        self._recorded = recorded.load_made(service.backend.weights)
         if reel := recorded.made(service.backend.weights):
             service.reels.hold(recorded.MADE, reel)
 
     def opening(self) -> dict | None:
         """The recorded faces, where this model drew them."""
-        return recorded.load_made(self.service.backend.weights)
+        return self._recorded
 
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
         """The messages of one press of Make: a start and frames, the last with `verdicts`.

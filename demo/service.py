@@ -40,6 +40,7 @@ class Service:
         self.reels = Reels()
         self._given: OrderedDict[str, keep.Given] = OrderedDict()
         self._filming: asyncio.Semaphore | None = None  # made on the loop that uses it
+        self._recorded = recorded.load(backend.weights)
         if reel := recorded.reel(backend.weights):
             self.reels.hold(recorded.RUN, reel)
 
@@ -137,7 +138,7 @@ class Service:
 
     async def opening(self) -> dict | None:
         """The recorded run, where this model drew it."""
-        return recorded.load(self.backend.weights)
+        return self._recorded
 
     async def examples(self) -> list[dict]:
         """The example chips, once it is known how fast the machine is."""

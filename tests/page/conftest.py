@@ -57,10 +57,9 @@ CAPACITY = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
 
 @pytest.fixture(scope="session")
 def backend(network):
-    """Where the page's pictures are computed; the recordings are shown as if it had drawn them."""
+    """Where the page's pictures are computed."""
     backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), CAPACITY)
-    with recordings_shown():
-        yield backend
+    yield backend
     backend.close()
 
 
@@ -82,8 +81,9 @@ def measured_quality(backend, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def address(backend, measured_quality):
-    """The running page's address."""
-    page = build(backend, quality=measured_quality)
+    """The running page's address; the recordings are shown as if its network had drawn them."""
+    with recordings_shown():
+        page = build(backend, quality=measured_quality)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url
     page.close()

@@ -1,6 +1,7 @@
 """The chart under More: where on the measured curves the form is, before anything is run."""
 
 import pytest
+from stand_ins import recordings_shown
 
 pytestmark = pytest.mark.page
 
@@ -99,7 +100,8 @@ def test_the_chart_is_not_there_while_another_model_draws(chart, address):
 def test_a_model_that_was_not_measured_has_no_chart(backend, browser, screen):
     from demo.page import build, launch_options
 
-    page = build(backend)
+    with recordings_shown():
+        page = build(backend)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     context = browser.new_context()
     other = type(screen)(context.new_page())

@@ -8,6 +8,7 @@ import torch
 from axe_playwright_python.sync_playwright import Axe
 from conftest import CAPACITY, Screen
 from PIL import Image
+from stand_ins import recordings_shown
 from test_making import LABELS, always
 
 from demo.backend import LocalBackend
@@ -32,7 +33,8 @@ def making(tmp_path_factory):
             torch.nn.init.normal_(parameter, std=0.02)
     model = DiffusionModel(ready(network), Schedule.cosine(), labels=LABELS)
     backend = LocalBackend(model, CAPACITY)
-    page = build(backend, Trainings(tmp_path_factory.mktemp("runs")), always(0, 1, 2))
+    with recordings_shown():
+        page = build(backend, Trainings(tmp_path_factory.mktemp("runs")), always(0, 1, 2))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url, backend
     page.close()
