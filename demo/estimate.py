@@ -21,13 +21,15 @@ ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).parent / "assets" / "milestones.json"
 KNOWN_FOR = 600.0  # seconds that a measured speed holds
 LONGEST = 120.0  # seconds that measuring may take
-AT_ONCE = 2  # who may ask for a speed that is not known: one is served, the other one waits
+# Who may ask for a speed that is not known, one of them served and the others waiting: pages that
+# show an estimate, and visitors who have pressed Train.
+LOOKING, PRESSED = 2, 4
 # Previews, checkpoints, and the start of the process take their share of the minutes.
 STARTING, SHARE = 4.0, 0.94
 
 
 class BeingMeasured(ValueError):
-    """Somebody waits for the machine already; raised for everybody else."""
+    """Others wait for the machine already."""
 
 
 class Speeds:
@@ -38,23 +40,26 @@ class Speeds:
         self._known: dict[tuple[str, ...], tuple[float, float]] = {}
         self._lock = threading.Lock()  # one measurement at a time, or they would share the cores
         # Who waits holds one of the threads that Gradio answers everybody with.
-        self._places = threading.BoundedSemaphore(AT_ONCE)
+        self._looking = threading.BoundedSemaphore(LOOKING)
+        self._pressed = threading.BoundedSemaphore(PRESSED)
 
-    def get(self, options: tuple[str, ...]) -> float:
+    def get(self, options: tuple[str, ...], pressed: bool = False) -> float:
         """Images per second with these options of `python -m diffusion probe`.
 
-        Raises RuntimeError when it cannot be measured, ValueError when others leave no time for
-        it, BeingMeasured when somebody waits already.
+        Who has `pressed` Train does not stand back for estimates. Raises RuntimeError when it
+        cannot be measured, ValueError when others leave no time for it, BeingMeasured when too
+        many wait already.
         """
         if known := self._fresh(options):
             return known
-        if not self._places.acquire(blocking=False):
+        places = self._pressed if pressed else self._looking
+        if not places.acquire(blocking=False):
             raise BeingMeasured(wording.BEING_MEASURED)
         try:
             with self._lock:
                 return self._fresh(options) or self._anew(options)
         finally:
-            self._places.release()
+            places.release()
 
     def _fresh(self, options: tuple[str, ...]) -> float | None:
         speed, when = self._known.get(options, (None, 0.0))

@@ -218,7 +218,7 @@ class Desk:
         owner = _owner(wish)
         if going := self.trainings.going():
             raise Refused(wording.busy(seconds_left(going)))
-        images = max(images_in(minutes, self._speeds.get(options)), config.batch)
+        images = max(images_in(minutes, self._speeds.get(options, pressed=True)), config.batch)
         title = "" if style == "own" else STYLES[style].title
         data = upload if style == "own" else style
         config = TrainConfig(**{**config.to_json(), "images": images})

@@ -169,7 +169,7 @@ def test_a_machine_that_is_too_busy_to_be_measured_is_told_of(trainings, monkeyp
     assert not trainings.runs()
 
 
-def test_of_those_who_ask_for_an_unknown_speed_one_waits_and_the_others_are_told(
+def test_of_those_who_ask_for_an_unknown_speed_one_waits_and_who_pressed_train_is_not_refused(
     trainings, monkeypatch
 ):
     measuring, measured = threading.Event(), threading.Event()
@@ -181,20 +181,21 @@ def test_of_those_who_ask_for_an_unknown_speed_one_waits_and_the_others_are_told
 
     monkeypatch.setattr(estimate.Speeds, "_measure", measure)
     desk = Desk(trainings)
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(3) as threads:
         first = threads.submit(desk.estimate, WISH)
         assert measuring.wait(60)
         second = threads.submit(desk.estimate, {**WISH, "batch": "64"})
-        wait(lambda: desk._speeds._places._value == 0)
-        # The script asks again for what is busy; who pressed Train reads a sentence.
+        wait(lambda: desk._speeds._looking._value == 0)
         told = desk.estimate({**WISH, "batch": "128"})
-        assert told == {"words": wording_train.BEING_MEASURED, "busy": True}
-        refused = desk.answer(desk.start, {**WISH, "batch": "128"})
-        assert refused == {"problem": wording_train.BEING_MEASURED}
+        assert told == {"words": wording_train.BEING_MEASURED, "busy": True}  # it asks again
+        pressed = threads.submit(desk.answer, desk.start, {**WISH, "batch": "128"})
+        wait(lambda: desk._speeds._pressed._value == estimate.PRESSED - 1)
         assert not second.done()
+        assert not pressed.done()
         measured.set()
         assert first.result()["words"] == second.result()["words"]
-    assert "images/s here" in desk.estimate({**WISH, "batch": "128"})["words"]
+        assert "run" in pressed.result()
+    trainings.stop(pressed.result()["run"], MINE)
 
 
 def test_probe_and_training_run_on_the_device_that_the_page_was_given(tmp_path, monkeypatch):

@@ -384,6 +384,7 @@ function choose(select) {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  asked++; // an estimate that is on its way does not overwrite what comes of this
   find(".start").disabled = starting = true;
   const answer = await answered(server.start(wish()), unanswered);
   find(".start").disabled = starting = false;
