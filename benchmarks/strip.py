@@ -175,8 +175,7 @@ def _note(run: Run, reached: list[Mark], kind: dict) -> None:
             }
         )
     if not kind["start"] and (cleared := _cleared(run)):
-        needed = known["needed"].get(str(config.size), 0)
-        known["needed"][str(config.size)] = max(needed, cleared)
+        known["needed"][f"{kind['style']}-{config.size}"] = cleared
     write_json(FILE, {"milestones": others, "needed": known["needed"]})
 
 

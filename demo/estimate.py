@@ -136,9 +136,9 @@ def _milestones() -> list[Milestone]:
     return [Milestone(**known) for known in _file()["milestones"]]
 
 
-def images_needed(size: int) -> int | None:
-    """About how many images faces of this size took to stop being noise, from nothing.
+def images_needed(style: str, size: int) -> int | None:
+    """About how many images faces of this style and size took to stop being noise, from nothing.
 
     None where no run was measured.
     """
-    return _file()["needed"].get(str(size))
+    return _file()["needed"].get(f"{style}-{size}")

@@ -407,7 +407,8 @@ def _advice(run: Run, config: TrainConfig) -> str:
         return ""
     if not still_noise(rough, of_data):
         return ""
-    needed = None if config.start else images_needed(config.size)
+    style, _ = run.config()
+    needed = None if config.start else images_needed(style, config.size)
     return wording.still_noise(latest["images"], needed)
 
 

@@ -270,7 +270,7 @@ KNOWN = {
         {"style": "pixel-art", "title": "Pixel art", "size": 64, "images": 50,
          "preset": "", "start": "shipped"},
     ],
-    "needed": {"32": 14_000},
+    "needed": {"toon-head-32": 14_000},
 }  # fmt: skip
 
 
@@ -314,8 +314,9 @@ def test_the_estimate_names_the_style_that_its_picture_shows(desk, measured_runs
 
 
 def test_where_nothing_was_measured_no_number_is_said_to_be_needed(measured_runs):
-    assert estimate.images_needed(32) == 14_000
-    assert estimate.images_needed(64) is None
+    assert estimate.images_needed("toon-head", 32) == 14_000
+    assert estimate.images_needed("toon-head", 64) is None
+    assert estimate.images_needed("pixel-art", 32) is None
     assert wording_train.still_noise(5000, None) == "Still noise after 5,000 images."
     assert "of about 14,000 images" in wording_train.still_noise(5000, 14_000)
 
