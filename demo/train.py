@@ -202,7 +202,7 @@ class Desk:
             return {"words": str(told), "busy": True}
         images = images_in(minutes, speed)
         found: dict = {"words": wording.estimate(speed, images, minutes), "images": images}
-        preset, start = _begun(wish, config)
+        preset, start = wish.get("network", NETWORK), "shipped" if config.start else ""
         if known := milestone(style, config.size, images, preset, start):
             same = known.style == style
             found["picture"] = known.picture
@@ -418,11 +418,6 @@ def _shipped() -> dict:
         return shape_of(DiffusionModel.from_pretrained(MODEL))
     except ModelError:
         raise Refused(wording.SHIPPED_GONE) from None
-
-
-def _begun(wish: Mapping, config: TrainConfig) -> tuple[str, str]:
-    """(preset, start) of a run, as the measured ones have them."""
-    return ("", "shipped") if config.start else (wish.get("network", NETWORK), "")
 
 
 def _keys(wish: Mapping) -> dict[str, object]:

@@ -13,8 +13,9 @@ from diffusion.unet import parameter_count
 def run_card(model: DiffusionModel, images: int, seconds: float) -> str:
     """The README.md beside the weights, in the Hub's conventions."""
     size, training = model.shape[1], model.training
-    own, before = training.get("source"), learned_from({**training, "source": None})
+    own, sources = training.get("source"), learned_from(training)
     source = Source(**own) if own else None
+    before = [one for one in sources if one != source]
     learned = (
         f"{source.credit}. {source.note}"
         if source
@@ -27,7 +28,7 @@ def run_card(model: DiffusionModel, images: int, seconds: float) -> str:
     if seen := training.get("seen_before"):
         begun += f", which had seen {seen:,} images"
     return f"""---
-license: {licence_id([*before, source]) if source else "other"}
+license: {licence_id(sources) if source else "other"}
 library_name: cartoon-diffusion
 pipeline_tag: unconditional-image-generation
 tags: [diffusion, ddpm, ddim]

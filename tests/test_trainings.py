@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from argparse import Namespace
@@ -220,6 +221,8 @@ def test_probe_and_training_run_on_the_device_that_the_page_was_given(tmp_path, 
 
 
 def test_the_app_trains_where_it_draws_and_on_the_cpu_where_spaces_lends_a_gpu(monkeypatch):
+    # The app hides matplotlib from Gradio; other tests draw with it.
+    monkeypatch.setitem(sys.modules, "matplotlib", sys.modules.get("matplotlib"))
     import app
 
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)

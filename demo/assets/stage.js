@@ -229,8 +229,8 @@ async function fillUp() {
       const wish = { run: reel.start.run, lens: through, stills: lacking };
       const filled = await answered(server.fill(wish));
       if (filling !== mine || film !== reel) return;
-      if (!filled?.stills?.length) {
-        if (through === lens && filled?.type === "problem") say(filled.words, true);
+      if (!filled.stills?.length) {
+        if (through === lens && filled.type === "problem") say(filled.words, true);
         return;
       }
       for (const still of filled.stills) film.add(still);

@@ -28,12 +28,9 @@ from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, held_out_o
 from diffusion.training import Trainer
 
 PROBE_SECONDS = 8.0
-
-
 # Options that a run takes up each time it is trained; the others are decided when it begins.
-ALSO_RESUMED = {
-    *("out", "resume", "more", "at_most", "device", "nice", "preview_every", "checkpoint_every")
-}
+ALSO_RESUMED = {"out", "resume", "more", "at_most", "device", "nice"}
+ALSO_RESUMED |= {"preview_every", "checkpoint_every"}
 
 
 def train(
