@@ -17,12 +17,14 @@ from diffusion.backends import BACKENDS, accelerated
 from diffusion.device import DEVICES, keep_memory, pick_device
 from diffusion.reader import reader_beside
 
+MAX_PORT = 65535
+
 
 def main() -> None:
     """Load the shipped model and serve the page until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Watch DDPM and DDIM turn noise into cartoons.")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (default 7860)")
+    parser.add_argument("--port", type=port, help="port to listen on (default 7860)")
     parser.add_argument("--device", default="auto", choices=DEVICES)
     parser.add_argument("--backend", default="auto", choices=BACKENDS, help="how the CPU computes")
     parser.add_argument("--model", default=MODEL, help="a model folder or a Hub name")
@@ -44,6 +46,13 @@ def main() -> None:
         sys.exit(f"{error}")
     finally:
         backend.close()
+
+
+def port(text: str) -> int:
+    """A port's number; raises ArgumentTypeError for what is none."""
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text} is no port; choose 1 to {MAX_PORT}")
+    return int(text)
 
 
 def choose_backend(options: argparse.Namespace) -> Backend:

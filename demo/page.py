@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from demo import compare, make, tabs, train, wording, wording_make
-from demo.backend import Backend
+from demo.backend import Backend, LocalBackend
+from demo.doors import Doors
 from demo.making import Maker
+from demo.markup import ASSETS, text
 from demo.models import Models
 from demo.quality import Quality
 from demo.recorded import MODEL
-from demo.service import WAITING, Service
-from demo.theme import theme
+from demo.service import RUNS_AT_ONCE, WAITING, Service
+from demo.sweeper import sweeping
+from demo.theme import properties, theme
 from demo.trainings import Trainings
 from demo.uploads import MOST_SENT
 from diffusion.cache import cache_dir
 from diffusion.reader import AttributeReader
 
-ASSETS = Path(__file__).parent / "assets"
 STYLES = ("page.css", "stage.css", "quality.css", "make.css", "tabs.css", "train.css")
 
 
@@ -30,6 +34,8 @@ SCREENS = {"compare": wording.COMPARE, "make": wording.MAKE, "train": wording.TR
 # Gradio looks for clicks a thousand times a second, a twelfth of a processor while nobody clicks.
 LOOKS = 0.01  # seconds from one look to the next
 UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
+ANSWERS_AT_ONCE = 40  # beside the runs
+SESSIONS = 1000  # visitors whose state Gradio keeps, 81 kB for each
 
 
 def build(
@@ -57,11 +63,16 @@ def build(
         with gr.Column(elem_id="make", elem_classes="screen"):
             make.create(Maker(service, models))
         with gr.Column(elem_id="train", elem_classes="screen"):
-            train.create(trainings)
+            train.create(trainings, partial(_draws, backend))
         gr.HTML(_credits(models), elem_id="credits", apply_default_css=False)
     page.queue(max_size=WAITING)
     page._queue.sleep_when_free = LOOKS
     return page
+
+
+def _draws(backend: Backend) -> bool:
+    """Whether this machine draws for somebody at this moment."""
+    return isinstance(backend, LocalBackend) and backend.engine.load != (0, 0)
 
 
 def _credits(models: Models) -> str:
@@ -89,14 +100,20 @@ def launch_options() -> dict[str, Any]:
         "show_error": False,
         "enable_monitoring": False,
         "max_file_size": MOST_SENT,
+        "max_threads": RUNS_AT_ONCE + ANSWERS_AT_ONCE,  # a run takes the place of a thread
+        "state_session_capacity": SESSIONS,
+        "app_kwargs": {
+            "middleware": [Middleware(Doors)],
+            "lifespan": partial(sweeping, kept=UPLOADS_KEPT),
+        },
         "favicon_path": ASSETS / "favicon.png",
     }
 
 
 def _styles() -> str:
     # Not launch(css=...): Gradio prefixes those selectors, and :root and body no longer match.
-    return "\n".join((ASSETS / name).read_text() for name in STYLES)
+    return properties() + text(*STYLES)
 
 
 def _rest() -> str:
-    return (ASSETS / "rest.js").read_text()
+    return text("rest.js")

@@ -4,6 +4,10 @@ import inspect
 import sys
 from unittest.mock import patch
 
+from demo.sweeper import use_own_folder
+
+use_own_folder()
+
 # Gradio loads it at the first click, where it is installed; no plot here needs it.
 sys.modules.setdefault("matplotlib", None)
 

@@ -23,7 +23,10 @@ BAD = [
         ("7", 4, "100", "20", "0", "euler"),
         "Left sampler is euler; choose ddpm, ddpm_large, ddim or",
     ),
-    (("7", 4, "9", "9", "0", "ddim", "2"), "η is 2; choose a number from 0 (DDIM) to 1 (DDPM)."),
+    (
+        ("7", 4, "9", "9", "0", "ddim", "2"),
+        "Left η is 2; choose a number from 0 (DDIM) to 1 (DDPM).",
+    ),
     (
         ("7", 4, "9", "9", "0", "ddpm", "0", "log"),
         "Left spacing is log; choose uniform or quadratic.",
