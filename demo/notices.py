@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import settings, wording_make, wording_train
+from demo import markup, settings, wording, wording_make
 from demo.models import Models
 from demo.wishes import in_words, read_asked, read_guidance
-
-ASSETS = Path(__file__).parent / "assets"
 
 
 def hidden_box(name: str) -> gr.Textbox:
     """A field of the form that nobody types into."""
-    return gr.Textbox(settings.DEFAULTS[name], elem_id=name, visible="hidden", max_length=80)
+    return gr.Textbox(
+        settings.DEFAULTS[name], elem_id=name, visible="hidden", max_length=settings.LONGEST_NAME
+    )
 
 
 def create(models: Models) -> None:
     """The lines, inside the current Blocks; each is there while its field is not empty."""
-    _line("model", lambda fields: models.told(fields.get("model")), wording_train.BACK_TO_SHIPPED)
+    _line("model", lambda fields: models.told(fields.get("model")), wording.BACK_TO_OWN)
     _line("asked", lambda fields: _asked_for(models, fields), wording_make.ASK_NOTHING)
     _line("finish", lambda fields: wording_make.FINISHED, wording_make.UNFINISH)
 
@@ -34,8 +32,8 @@ def _line(field: str, tell: Callable[[Mapping], str], back: str) -> None:
         return tell(fields if isinstance(fields, dict) else {})
 
     gr.HTML(
-        html_template=Template((ASSETS / "notice.html").read_text()).substitute(back=back),
-        js_on_load=(ASSETS / "notice.js").read_text().replace("[field]", field),
+        html_template=markup.template("notice", back=back),
+        js_on_load=markup.text("notice.js").replace("[field]", field),
         server_functions=[words],
         apply_default_css=False,
         elem_id=f"{field}-notice",

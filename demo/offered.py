@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from demo.markup import ASSETS
 from demo.messages import data_uri
-from demo.recorded import ASSETS
 from diffusion.cartoons import STYLES, face, source
 
 FIRST = ("toon-head", "pixel-art")  # the others are under Advanced

@@ -6,16 +6,15 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import settings, wording
+from demo import markup, settings, wording
+from demo.markup import shown
 from diffusion.recipe import Recipe
 from diffusion.results import FILE, of_weights, read
 
-ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("words.js", "quality.js")
 SPACING = "uniform"  # of the curves: one kind of levels is enough for a small chart
 # Drawn in this order: DDIM with η 1 is DDPM, and the curve on top is the one that has the name.
@@ -109,12 +108,12 @@ def create(quality: Quality) -> gr.HTML:
     """The chart, inside the current Blocks; its marks follow the form."""
     words = {
         "title": wording.QUALITY["title"],
-        "floor": wording.floor(quality.floor, quality.count, quality.extractor),
+        "floor": shown(wording.floor(quality.floor, quality.count, quality.extractor)),
     }
     return gr.HTML(
         value=quality.to_json(),
-        html_template=Template((ASSETS / "quality.html").read_text()).substitute(words),
-        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        html_template=markup.template("quality", words),
+        js_on_load=markup.text(*SCRIPTS),
         apply_default_css=False,
         elem_id="quality",
         show_label=False,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from string import Template
 
 import gradio as gr
 
-from demo import wording
+from demo import markup, wording
 
-ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("storage.js", "tabs.js")
 PILL = "A training is going: watch it"
 
@@ -22,10 +19,9 @@ def create(screens: Mapping[str, str]) -> None:
         f"{words}</button>"
         for name, words in screens.items()
     )
-    template = Template((ASSETS / "tabs.html").read_text())
     gr.HTML(
-        html_template=template.substitute(title=wording.TITLE, tabs=tabs, pill=PILL),
-        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        html_template=markup.template("tabs", title=wording.TITLE, tabs=tabs, pill=PILL),
+        js_on_load=markup.text(*SCRIPTS),
         apply_default_css=False,
         elem_id="header",
     )

@@ -2,12 +2,13 @@
 
 import json
 
+import gradio as gr
 import pytest
 from stand_ins import measured as row
 from stand_ins import results
 
 from demo import wording
-from demo.quality import Curve, Quality, load
+from demo.quality import Curve, Quality, create, load
 from diffusion.results import FILE
 
 WEIGHTS = "aaaaaaaaaaaa"
@@ -108,3 +109,9 @@ def test_the_floor_is_told_with_how_it_was_measured():
     told = wording.floor(37.04, 1000, "efficientnet-lite0")
     assert told == "Real faces: 37 (N = 1,000, EfficientNet-Lite0)."
     assert wording.floor(0.1306, 40, "haar") == "Real faces: 0.13 (N = 40, Haar wavelets)."
+
+
+def test_an_extractor_that_looks_like_code_is_only_text():
+    with gr.Blocks():
+        chart = create(Quality((), 37.0, 1000, "<b>${alert(1)}`\\"))
+    assert "(N = 1,000, &lt;b&gt;&#36;&#123;alert(1)&#125;&#96;&#92;)" in chart.html_template
