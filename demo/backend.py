@@ -15,7 +15,7 @@ from demo.settings import Comparison
 from demo.wishes import Labels
 from diffusion import DiffusionModel, Schedule
 from diffusion.backends import accelerated, prepare
-from diffusion.engine import Engine
+from diffusion.engine import Engine, Showing
 from diffusion.film import Film, Place, Still
 from diffusion.residents import Residents
 from diffusion.slots import Capacity
@@ -43,6 +43,8 @@ class Begun:
     """The run is accepted; what it draws comes into these films, one per pane."""
 
     films: tuple[Film, ...]
+    weights: str  # which weights draw it: those of a training may be newer than the backend's
+    schedule: Schedule  # of the model that draws it
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,6 @@ class Backend(ABC):
         """How many images the network computes in a second; None until that is known."""
 
     @abstractmethod
-    def describe(self) -> str:
-        """Where the pictures are computed, in a few words."""
-
-    @abstractmethod
     def close(self) -> None:
         """End all work."""
 
@@ -112,7 +110,6 @@ class LocalBackend(Backend):
 
     def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
         self._tell_about(model)
-        self._device = model.device.type
         self._loaded, self._models = model, Residents(model.device, load=_load)
         self._models.keep(MODEL, model)
         self._model = MODEL
@@ -132,27 +129,35 @@ class LocalBackend(Backend):
         self, comparison: Comparison, alone: str = ""
     ) -> AsyncIterator[Begun | Tick | Place]:
         """See Backend."""
-        # On another thread: a model may have to be loaded first.
-        showing = await asyncio.to_thread(
-            self.engine.submit, requests(comparison, self._model, alone)
-        )
-        with showing:
-            yield Begun(showing.films)
+        with await self._submitted(requests(comparison, self._model, alone)) as showing:
+            model = showing.models[0]
+            yield Begun(showing.films, model.version, model.schedule)
             async with contextlib.aclosing(follow(showing.films)) as ticks:
                 async for tick in ticks:
                     yield tick
+
+    async def _submitted(self, asked: list[Request]) -> Showing:
+        # On another thread: a model may have to be loaded first. Whoever leaves meanwhile cannot
+        # stop that thread, and nobody would close what it returns.
+        submitting = asyncio.ensure_future(asyncio.to_thread(self.engine.submit, asked))
+        try:
+            return await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            submitting.add_done_callback(_close)
+            raise
 
     def images_per_second(self) -> float | None:
         """See Backend."""
         return self.engine.images_per_second
 
-    def describe(self) -> str:
-        """See Backend."""
-        return f"this machine's {self._device} ({self._loaded.backend})"
-
     def close(self) -> None:
         """See Backend."""
         self.engine.close()
+
+
+def _close(submitting: asyncio.Future[Showing]) -> None:
+    if not submitting.cancelled() and submitting.exception() is None:
+        submitting.result().close()
 
 
 def _load(name: str, device: torch.device | str) -> DiffusionModel:

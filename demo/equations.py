@@ -58,7 +58,8 @@ SOLVER_D = _of(ONE + MINUS + H) + ALPHA_S
 Term = tuple[str, str, str, Callable[[Step, Schedule], float]]
 FORMULAS: dict[str, tuple[str, tuple[Term, ...]]] = {
     "ddpm": (
-        "DDPM, equation 7 and Algorithm 2",
+        "DDPM, equation 7 and Algorithm 2, with α_t = ᾱ_t/ᾱ_s and β_t = 1 − α_t, as levels are "
+        "skipped",
         (
             (DDPM_X0, X0, "x0", lambda row, schedule: _x0(row, schedule)),
             (DDPM_X, X_T, "x", lambda row, schedule: _x(row, schedule)),
@@ -79,7 +80,8 @@ FORMULAS: dict[str, tuple[str, tuple[Term, ...]]] = {
         ),
     ),
     "dpmpp_2m": (
-        "DPM-Solver++(2M), Algorithm 2; its α and σ are √ᾱ and √(1 − ᾱ)",
+        "DPM-Solver++(2M), Algorithm 2; its α and σ are √ᾱ and √(1 − ᾱ), λ = ln(α/σ), "
+        "h = λ_s − λ_t, r = (λ_t − λ_before)/h; the first and the last step without the 1/2r terms",
         (
             (SOLVER_X, X_T, "x", lambda row, schedule: _x(row, schedule)),
             (

@@ -67,7 +67,7 @@ class ZeroGPUBackend(Backend):
         """See Backend; every run on a borrowed GPU is alone."""
         feed = self._feed(comparison)
         try:
-            yield Begun(feed.films)
+            yield Begun(feed.films, self.weights, self.schedule)
             async with contextlib.aclosing(follow(feed.films)) as ticks:
                 async for tick in ticks:
                     yield tick
@@ -86,10 +86,6 @@ class ZeroGPUBackend(Backend):
     def images_per_second(self) -> float:
         """See Backend."""
         return 1 / self._space.pace.call(1)
-
-    def describe(self) -> str:
-        """See Backend."""
-        return "a GPU borrowed from Hugging Face (ZeroGPU)"
 
     def close(self) -> None:
         """See Backend."""
@@ -120,8 +116,9 @@ class Space:
         self.pace = Pace()
         self._model = model
         self._feeds: set[Feed] = set()
+        self._lock = threading.Lock()  # held for moments: the event loop waits for it
         self._local: LocalBackend | None = None
-        self._lock = threading.Lock()
+        self._making = threading.Lock()  # of _local, which takes seconds to make
 
     def enter(self, feed: Feed) -> None:
         """A run begins."""
@@ -138,7 +135,7 @@ class Space:
 
     def cpu(self) -> LocalBackend:
         """The engine of this Space's own CPU, made when it is first needed."""
-        with self._lock:
+        with self._making:
             if self._local is None:
                 model = DiffusionModel.from_pretrained(self._model, "cpu")
                 self._local = LocalBackend(accelerated(model))
@@ -147,13 +144,14 @@ class Space:
     def close(self) -> None:
         """End all runs."""
         with self._lock:
-            feeds, local = tuple(self._feeds), self._local
+            feeds = tuple(self._feeds)
         for feed in feeds:
             feed.stop()
         for feed in feeds:
             feed.join(LEAVING)
-        if local:
-            local.close()
+        with self._making:
+            if self._local:
+                self._local.close()
 
 
 @dataclass(frozen=True)
@@ -283,9 +281,6 @@ def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still
     x = noise(model.schedule.T)
     yield partial(first_still, model.schedule.T, x)
     plan, denoise = wanted.recipe.plan(model.schedule), _denoiser(model, wanted)
-    x0_previous = None
     for calls, frame in enumerate(sample(denoise, plan, x, noise), start=1):
-        previous = frame.x0 if x0_previous is None else x0_previous
         frame = finished(frame, wanted.recipe.finish)
-        yield partial(still, calls, 0.0, plan[calls - 1], x, frame, previous)
-        x, x0_previous = frame.x, frame.x0
+        yield partial(still, calls, 0.0, plan[calls - 1], frame)

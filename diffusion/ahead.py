@@ -27,12 +27,12 @@ class Drawers(AbstractContextManager):
         self._count = 1 if beside_a_cpu else min(MOST, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="noise")
 
-    def begin(self, noise: Noise, level: int) -> Drawing:
+    def begin(self, noise: Noise, level: int) -> Pending:
         """Begin to draw `noise(level)`."""
         draws = noise.empty()
         count = min(self._count, len(draws))
         parts = [range(i, len(draws), count) for i in range(count)]
-        return Drawing(
+        return Pending(
             noise, draws, [self._threads.submit(noise.fill, draws, level, part) for part in parts]
         )
 
@@ -44,7 +44,7 @@ class Drawers(AbstractContextManager):
         self.close()
 
 
-class Drawing:
+class Pending:
     """Noise on its way."""
 
     def __init__(self, noise: Noise, draws: Tensor, parts: list[Future]):
@@ -63,7 +63,7 @@ class Ahead:
     def __init__(self, noise: Noise, levels: Iterable[int], drawers: Drawers):
         self._noise, self._levels, self._drawers = noise, iter(levels), drawers
         self._now: tuple[int, Tensor] | None = None
-        self._next: tuple[int, Drawing] | None = None
+        self._next: tuple[int, Pending] | None = None
 
     def __call__(self, level: int) -> Tensor:
         """noise(level); the same level may be asked for several times in a row."""

@@ -13,19 +13,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion import joint
 from diffusion.ahead import Drawers
 from diffusion.batching import measure
-from diffusion.denoiser import ANY, Denoiser
 from diffusion.film import Film, Place
 from diffusion.model import DiffusionModel
-from diffusion.residents import Residents
-from diffusion.samplers import Frame, mix
+from diffusion.residents import Resident, Residents
 from diffusion.slots import Capacity, share
 from diffusion.walks import Group, Part, Request, Walk
 
@@ -33,6 +30,7 @@ LINE = 64  # groups that may wait
 FINISHED = 2**28  # bytes of finished films that are kept for whoever asks the same again
 BEFORE_MEASURED = Capacity(quick=4, full=4, images_per_second=50.0, in_flight=100)
 PLACES_EVERY = 1.0  # seconds between two looks at the waiting line
+SHORT_FOR = 60.0  # seconds that memory counts as short after it ran out
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +54,8 @@ class Engine:
     ):
         self.models = models
         self.capacity = capacity or BEFORE_MEASURED
+        self._ample: Capacity | None = None  # what it was before memory ran short
+        self._short_until = 0.0
         self.network_calls = 0
         self._given = self._measured = capacity is not None
         self._to_measure: str | None = None
@@ -78,7 +78,9 @@ class Engine:
         Raises ValueError (ModelError) for a request that cannot be computed and Full when too
         many wait, both before any call of the network.
         """
-        walks = [self._walk(request) for request in requests]
+        # Once each: of a model that trains, every look may find other weights.
+        models = {name: self.models.get(name) for name in {one.model for one in requests}}
+        walks = [self._walk(request, models[request.model]) for request in requests]
         with self._changed:
             if self._closed:
                 raise Full("The page is shutting down; open it again in a moment.")
@@ -96,7 +98,7 @@ class Engine:
             if self._thread is None:
                 self._start()
             self._changed.notify()
-        return Showing(self, [walk.key for walk in walks], films)
+        return Showing(self, walks, films)
 
     def start(self, model: str) -> None:
         """Begin now: load the model and measure what the machine can do, in the background."""
@@ -142,8 +144,7 @@ class Engine:
             self._drop_unwanted()
             self._changed.notify()
 
-    def _walk(self, request: Request) -> Walk:
-        resident = self.models.get(request.model)
+    def _walk(self, request: Request, resident: Resident) -> Walk:
         return Walk(request, resident, (request, resident.version), self._drawers)
 
     def _join(self, key: Hashable) -> Film:
@@ -189,10 +190,12 @@ class Engine:
         self._measured = True
         try:
             self.capacity = measure(self.models.get(name).model, given_up=lambda: self._closed)
+            self._ample = None
         except Exception:  # the requests themselves will say what is wrong
             log.exception("the speed of this machine could not be measured")
 
     def _turn(self) -> None:
+        self._grow()
         with self._changed:
             self._drop_unwanted()
             self._admit()
@@ -240,7 +243,7 @@ class Engine:
         waiting = "1 visitor waits" if count == 1 else f"{count} visitors wait"
         minutes = max(round(work / self.capacity.images_per_second / 60), 1)
         return (
-            f"{waiting} already; press Run again in about "
+            f"{waiting} already; try again in about "
             f"{minutes} {'minute' if minutes == 1 else 'minutes'}."
         )
 
@@ -283,7 +286,7 @@ class Engine:
         """Compute a batch; on failure find out whose fault it was, and end that request alone."""
         retry: Callable[[list[Part]], None] | None = None
         try:
-            x, x0, eps = self._compute(parts)
+            x, x0, eps = joint.compute(parts)
         except (torch.OutOfMemoryError, MemoryError):
             retry = self._advance_in_halves
         except Exception as error:
@@ -295,17 +298,14 @@ class Engine:
             # Not in the clause above: an error keeps alive what the failed call had computed.
             retry(parts)
             return
+        self.network_calls += 1
         self._land(parts, x, x0, eps)
 
     def _land(self, parts: list[Part], x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        finite = _finite(x)
-        first = 0
-        for part in parts:
-            rows = slice(first, first + len(part))
-            first = rows.stop
+        finite = joint.finite(x)
+        for part, rows in zip(parts, joint.rows(parts), strict=True):
             if all(finite[rows]):
-                frame = Frame(part.row.t, part.row.s, x[rows], x0[rows], eps[rows])
-                self._guard(part.walk, part.walk.land, frame)
+                self._guard(part.walk, part.walk.land, x[rows], x0[rows], eps[rows])
             else:
                 part.walk.film.fail(
                     "The network's answer was not a number; try other settings, or another model."
@@ -320,34 +320,24 @@ class Engine:
             torch.cuda.empty_cache()
         images = sum(len(part) for part in parts)
         if images == 1:
-            parts[0].walk.film.fail("The device has no memory left; press Run again later.")
+            parts[0].walk.film.fail("The device has no memory left; try again later.")
             return
         smaller = max(images // 2, 1)
-        self.capacity = replace(
-            self.capacity,
-            quick=min(self.capacity.quick, smaller),
-            full=min(self.capacity.full, smaller),
-        )
+        self._shrink(smaller)
         log.warning("out of memory with %d images; going on with %d at once", images, smaller)
-        for half in _halves(parts):
+        for half in joint.halves(parts):
             self._advance(half)
 
-    @torch.no_grad()
-    def _compute(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
-        """x after the row of each image; clean image and noise, predicted on the way."""
-        model = parts[0].walk.model
-        x = _joined([part.x for part in parts])
-        t = _per_image([part.row.t for part in parts], parts).to(x.device)
-        x0, eps = _denoiser(model, parts, x.device)(x, t)
-        self.network_calls += 1
-        A, B, C, D = (
-            _coefficients([getattr(part.row, name) for part in parts], parts, x) for name in "ABCD"
-        )
-        previous = _previous(parts, x0) if any(part.row.C for part in parts) else x0
-        z = None
-        if any(part.row.D for part in parts):
-            z = _joined([_noise(part) for part in parts])
-        return mix(A, B, C, D, x0, eps, previous, z), x0, eps
+    def _shrink(self, images: int) -> None:
+        """Compute no more images at once, for a while: somebody else may need memory now."""
+        self._ample = self._ample or self.capacity
+        self._short_until = time.monotonic() + SHORT_FOR
+        self.capacity = self.capacity.at_most(images)
+
+    def _grow(self) -> None:
+        """What did not fit a while ago is tried again."""
+        if self._ample and time.monotonic() >= self._short_until:
+            self.capacity, self._ample = self._ample, None
 
     def _settle(self, walks: dict[Hashable, Walk]) -> None:
         """Keep the films of walks that are done."""
@@ -364,7 +354,7 @@ class Engine:
                 while self._finished and held > self._finished_bytes:
                     held -= self._finished.popitem(last=False)[1].nbytes
 
-    def _guard(self, walk: Walk, work: Callable[..., None], *arguments: Frame) -> None:
+    def _guard(self, walk: Walk, work: Callable[..., None], *arguments: Tensor) -> None:
         try:
             work(*arguments)
         except Exception as error:
@@ -376,11 +366,13 @@ class Engine:
 
 
 class Showing(AbstractContextManager):
-    """What one visitor watches: a film for each request, until closed."""
+    """What one visitor watches: for each request a film, and the model that draws it."""
 
-    def __init__(self, engine: Engine, keys: Sequence[Hashable], films: Sequence[Film]):
+    def __init__(self, engine: Engine, walks: Sequence[Walk], films: Sequence[Film]):
         self.films = tuple(films)
-        self._engine, self._keys, self._open = engine, tuple(keys), True
+        self.models: tuple[DiffusionModel, ...] = tuple(walk.model for walk in walks)
+        self._keys = tuple(walk.key for walk in walks)
+        self._engine, self._open = engine, True
 
     def close(self) -> None:
         """Look no longer; a second time does nothing."""
@@ -390,78 +382,3 @@ class Showing(AbstractContextManager):
 
     def __exit__(self, *raised: object) -> None:
         self.close()
-
-
-def _denoiser(model: DiffusionModel, parts: list[Part], device: torch.device) -> Denoiser:
-    clips = {part.walk.request.recipe.clip for part in parts}
-    guidances = {part.walk.request.guidance for part in parts}
-    labels = None
-    # Where nothing is asked there is no need to say so for every image.
-    if any(set(part.walk.labels or ()) - {ANY} for part in parts):
-        labels = _per_image([part.walk.labels for part in parts], parts).to(device)
-    return model.denoiser(
-        labels,
-        guidances.pop()
-        if len(guidances) == 1
-        else _per_image([float(part.walk.request.guidance) for part in parts], parts),
-        clips.pop()
-        if len(clips) == 1
-        else _per_image([part.walk.request.recipe.clip for part in parts], parts),
-    )
-
-
-def _previous(parts: list[Part], x0: Tensor) -> Tensor:
-    """The clean image of each one's step before; at its first step, that of this one."""
-    rows = zip(parts, _rows(parts), strict=True)
-    return _joined(
-        [x0[own] if part.x0_previous is None else part.x0_previous for part, own in rows]
-    )
-
-
-def _noise(part: Part) -> Tensor:
-    return part.walk.noise(part) if part.row.D else torch.zeros_like(part.x)
-
-
-def _per_image(values: Sequence, parts: list[Part]) -> Tensor:
-    """One row per image from one value per part."""
-    rows = zip(values, parts, strict=True)
-    return torch.tensor([value for value, part in rows for _ in range(len(part))])
-
-
-def _coefficients(values: list[float], parts: list[Part], x: Tensor) -> Tensor | float:
-    if len(set(values)) == 1:
-        return values[0]
-    column = _per_image(values, parts).to(x.dtype).to(x.device)
-    return column.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _joined(tensors: list[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-
-
-def _finite(x: Tensor) -> list[bool]:
-    """Whether each image is made of numbers alone."""
-    if x.device.type == "cpu":  # NumPy, as in `to_uint8`
-        return np.isfinite(x.float().flatten(1).numpy().sum(1)).tolist()
-    return x.flatten(1).sum(1).isfinite().tolist()
-
-
-def _rows(parts: list[Part]) -> list[slice]:
-    rows, first = [], 0
-    for part in parts:
-        rows.append(slice(first, first + len(part)))
-        first += len(part)
-    return rows
-
-
-def _halves(parts: list[Part]) -> tuple[list[Part], list[Part]]:
-    """The same images in two batches; a part in the middle is cut."""
-    half = sum(len(part) for part in parts) // 2
-    left, right = [], []
-    for part, rows in zip(parts, _rows(parts), strict=True):
-        cut = min(max(half - rows.start, 0), len(part))
-        if cut:
-            left.append(part.cut(0, cut))
-        if cut < len(part):
-            right.append(part.cut(cut, len(part)))
-    return left, right

@@ -70,21 +70,19 @@ def first_still(level: int, x: Tensor) -> Still:
     return Still(0, level, 0.0, to_uint8(x))
 
 
-def still(
-    calls: int, seconds: float, row: Step, x_t: Tensor, frame: Frame, x0_previous: Tensor
-) -> Still:
-    """After a call: what the row made of x_t."""
+def still(calls: int, seconds: float, row: Step, frame: Frame) -> Still:
+    """After a call: what the row made of the frame's x_t."""
     x, x0, eps = (to_uint8(getattr(frame, lens)) for lens in LENSES)
-    return Still(calls, frame.s, seconds, x, x0, eps, sizes(row, x_t, frame, x0_previous))
+    return Still(calls, frame.s, seconds, x, x0, eps, sizes(row, frame))
 
 
-def sizes(row: Step, x_t: Tensor, frame: Frame, x0_previous: Tensor) -> Sizes:
+def sizes(row: Step, frame: Frame) -> Sizes:
     """How large everything is that the row mixed into frame.x."""
-    mixed = [x_t, frame.x0, frame.eps, x0_previous]
+    mixed = [frame.x_t, frame.x0, frame.eps, frame.x0_previous]
     if row.D:
-        mean = mix(row.A, row.B, row.C, 0.0, frame.x0, frame.eps, x0_previous, None)
+        mean = mix(row.A, row.B, row.C, 0.0, frame.x0, frame.eps, frame.x0_previous, None)
         mixed.append(mean.sub_(frame.x).div_(row.D))
-    rms = [norm / math.sqrt(x_t.numel()) for norm in _norms(mixed)]
+    rms = [norm / math.sqrt(frame.x.numel()) for norm in _norms(mixed)]
     return Sizes(*rms) if row.D else Sizes(*rms, z=0.0)
 
 

@@ -19,7 +19,7 @@ from diffusion.finish import FINISHES, finished
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
-from diffusion.samplers import Plan, ddim, ddpm, dpmpp_2m, sample
+from diffusion.samplers import Plan, ddim, ddpm, dpmpp_2m, noise_levels, sample
 from diffusion.schedule import Schedule
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
@@ -108,13 +108,12 @@ def draw(
     batch = batch or default_batch(model)
     channels, height, width = model.shape
     pixels = np.empty((len(seeds), height, width, channels), dtype=np.uint8)
-    levels = [model.schedule.T, *(row.s for row in plan if row.D)]
     with Drawers(model.device) as drawers:
         for first in range(0, len(seeds), batch):
             asked = None if rows is None else rows[first : first + batch]
             denoise = model.denoiser(asked, guidance, recipe.clip, interval, rederive)
             noise = Noise(seeds[first : first + batch], model.shape, model.device)
-            noise = Ahead(noise, levels, drawers)
+            noise = Ahead(noise, noise_levels(plan), drawers)
             x = noise(model.schedule.T)
             watch(first, 0, x)
             for done, frame in enumerate(sample(denoise, plan, x, noise), start=1):

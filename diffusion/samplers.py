@@ -39,13 +39,15 @@ Plan = tuple[Step, ...]
 
 @dataclass(frozen=True)
 class Frame:
-    """What one step shows: x at level s, and x0 and eps predicted at level t, each (B, ...)."""
+    """What one step shows, each (B, ...): x at level s, and what it was mixed from."""
 
     t: int
     s: int
     x: Tensor
-    x0: Tensor
-    eps: Tensor
+    x0: Tensor  # predicted at level t
+    eps: Tensor  # predicted at level t
+    x_t: Tensor  # x before the step, at level t
+    x0_previous: Tensor  # predicted one step earlier; at the first step x0 itself
 
 
 def ddim(schedule: Schedule, levels: Sequence[int], eta: float = 0.0) -> Plan:
@@ -121,14 +123,19 @@ def sample(
     """
     x0_previous = None
     for row in plan:
-        t = torch.full((x.shape[0],), row.t, dtype=torch.int64, device=x.device)
-        x0, eps = denoise(x, t)
+        x_t, t = x, torch.full((x.shape[0],), row.t, dtype=torch.int64, device=x.device)
+        x0, eps = denoise(x_t, t)
         # A + C is the first-order A, so a plan cut in two starts again with a first-order step.
         x0_previous = x0 if x0_previous is None else x0_previous
         z = noise(row.s).to(x) if row.D else None
         x = mix(row.A, row.B, row.C, row.D, x0, eps, x0_previous, z)
-        yield Frame(row.t, row.s, x, x0, eps)
+        yield Frame(row.t, row.s, x, x0, eps, x_t, x0_previous)
         x0_previous = x0
+
+
+def noise_levels(plan: Plan) -> list[int]:
+    """The levels whose noise a walk of the plan needs, in order: its start's, then each z's."""
+    return [plan[0].t, *(row.s for row in plan if row.D)]
 
 
 def mix(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,10 @@ class Capacity:
     full: int  # images of the batch with the most images per second
     images_per_second: float  # at `full`
     in_flight: int  # images that are begun and not done, at most
+
+    def at_most(self, images: int) -> Capacity:
+        """The same machine with room for so many images at once."""
+        return replace(self, quick=min(self.quick, images), full=min(self.full, images))
 
     def slots(self, claims: Sequence[Claim]) -> int:
         """Images of the next batch.

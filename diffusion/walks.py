@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from diffusion.ahead import Ahead, Drawers
 from diffusion.denoiser import ANY
-from diffusion.film import LENSES, Film, first_still, still
+from diffusion.film import Film, first_still, still
 from diffusion.finish import finished
 from diffusion.model import DiffusionModel
 from diffusion.noise import Noise, check_seed
 from diffusion.recipe import Recipe
 from diffusion.residents import Resident
-from diffusion.samplers import Frame, Step
+from diffusion.samplers import Frame, Step, noise_levels
 from diffusion.slots import Claim
 
 
@@ -55,11 +55,10 @@ class Walk:
         self.calls = 0  # rows of the plan that all images have done
         self.labels = _labels(request, self.model)
         noise = Noise(request.seeds, self.model.shape, self.model.device)
-        levels = [self.model.schedule.T, *(row.s for row in self.plan if row.D)]
-        self._noise = Ahead(noise, levels, drawers)
+        self._noise = Ahead(noise, noise_levels(self.plan), drawers)
         self._x: Tensor | None = None  # until the first call
         self._x0_previous: Tensor | None = None
-        self._landed: list[Frame] = []  # of images that did this row
+        self._landed: list[tuple[Tensor, ...]] = []  # x, x0, eps of images that did this row
         self._begun = 0.0
 
     @property
@@ -84,7 +83,7 @@ class Walk:
 
     @property
     def _landed_images(self) -> int:
-        return sum(len(frame.x) for frame in self._landed)
+        return sum(len(x) for x, _, _ in self._landed)
 
     def begin(self) -> None:
         """Draw x_T, the first still."""
@@ -103,21 +102,25 @@ class Walk:
         """z of the images of a part, for the level on which they land."""
         return self._noise(part.row.s)[part.rows]
 
-    def land(self, frame: Frame) -> None:
+    def land(self, x: Tensor, x0: Tensor, eps: Tensor) -> None:
         """The images that were taken have done their row."""
-        self._landed.append(frame)
+        self._landed.append((x, x0, eps))
         if self.due:
             return
-        row, x_t = self.plan[self.calls], self._x
-        frame = _joined(self._landed)
-        x0_previous = frame.x0 if self._x0_previous is None else self._x0_previous
+        row = self.plan[self.calls]
+        frame = self._frame(row)
         self._x, self._x0_previous = frame.x, frame.x0
         self._landed.clear()
         self.calls += 1
         if self.film.wants(self.calls):
             frame = finished(frame, self.request.recipe.finish)
             seconds = time.perf_counter() - self._begun
-            self.film.add(still(self.calls, seconds, row, x_t, frame, x0_previous))
+            self.film.add(still(self.calls, seconds, row, frame))
+
+    def _frame(self, row: Step) -> Frame:
+        x, x0, eps = (joined(tensors) for tensors in zip(*self._landed, strict=True))
+        x0_previous = x0 if self._x0_previous is None else self._x0_previous
+        return Frame(row.t, row.s, x, x0, eps, self._x, x0_previous)
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,11 @@ class Group:
         return parts
 
 
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """The images of all of them; of a single one itself, without a copy."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
 def _labels(request: Request, model: DiffusionModel) -> tuple[int, ...] | None:
     counts = [len(values) for values in model.labels.values()]
     labels = request.labels
@@ -208,10 +216,3 @@ def _labels(request: Request, model: DiffusionModel) -> tuple[int, ...] | None:
             "each, or -1 for any"
         )
     return labels
-
-
-def _joined(frames: list[Frame]) -> Frame:
-    if len(frames) == 1:
-        return frames[0]
-    x, x0, eps = (torch.cat([getattr(frame, name) for frame in frames]) for name in LENSES)
-    return Frame(frames[0].t, frames[0].s, x, x0, eps)

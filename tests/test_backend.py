@@ -1,17 +1,18 @@
 """The stream of ticks: two walks of one network, call by call."""
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from stand_ins import awaited
+from stand_ins import awaited, randomised
 
 from demo.backend import INTERVAL, MODEL, Begun, LocalBackend, RunEnded, Tick
 from demo.settings import read_comparison
-from diffusion import DiffusionModel, Schedule
+from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.recipe import draw
 from diffusion.slots import Capacity
 
@@ -21,8 +22,6 @@ class Network(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        from diffusion import UNetConfig
-
         self.config = UNetConfig(size=16, widths=(16,))
         self.gain = torch.nn.Parameter(torch.tensor(0.3))
         self.calls = 0
@@ -110,6 +109,57 @@ def test_a_closed_stream_calls_the_network_no_more():
     assert source.engine.load == (0, 0)
 
 
+def test_who_leaves_before_the_run_is_accepted_leaves_nothing_behind(monkeypatch):
+    source = backend(network := Network())
+    submit, asked = source.engine.submit, threading.Event()
+
+    def slow(requests):
+        asked.set()
+        time.sleep(0.2)
+        return submit(requests)
+
+    monkeypatch.setattr(source.engine, "submit", slow)
+    network.delay = 0.01
+
+    async def leave():
+        begun = asyncio.ensure_future(anext(source.stream(comparison(left_steps=900))))
+        await asyncio.to_thread(asked.wait, 20)
+        begun.cancel()
+        await asyncio.wait([begun])
+        await asyncio.sleep(0.5)
+        return begun.cancelled(), source.engine.load
+
+    assert awaited(leave()) == (True, (0, 0))
+
+
+def test_both_panes_and_what_is_told_of_them_are_one_models_while_it_trains(tmp_path, monkeypatch):
+    loaded = []
+
+    def save():
+        network = randomised(UNetConfig(size=16, widths=(16,)), seed=len(loaded))
+        DiffusionModel(network, Schedule.cosine()).save_pretrained(tmp_path)
+
+    def load(name, device):
+        loaded.append(DiffusionModel.from_pretrained(name, device))
+        save()  # before anybody asks for the model again
+        return loaded[-1]
+
+    save()
+    monkeypatch.setattr("demo.backend._load", load)
+    source = backend().of(str(tmp_path))
+    asked = comparison(left_steps=6, right_steps=6, right_eta=1)
+
+    async def watch():
+        return [event async for event in source.stream(asked)]
+
+    begun, *_, last = awaited(watch())
+    np.testing.assert_array_equal(*(still.x for still in last.stills))
+    assert source.weights == loaded[0].version
+    assert begun.weights == loaded[1].version != loaded[0].version
+    assert begun.schedule is loaded[1].schedule
+    assert len(loaded) == 2
+
+
 def test_a_second_look_at_a_run_is_animated_again_without_a_call():
     source = backend(network := Network())
     first = watched(source, comparison())
@@ -195,7 +245,7 @@ def test_runs_that_begin_later_are_computed_in_the_faster_way(monkeypatch):
     )
     before = watched(source, comparison())
     source.improve()
-    assert source.describe().endswith("(openvino)")
+    assert source.engine.models.get(MODEL).model.backend == "openvino"
     slow.calls = fast.calls = 0
     after = watched(source, comparison())
     assert fast.calls

@@ -13,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stand_ins import randomised
+from stand_ins import CAPACITY, randomised, wait
 
 from diffusion import DiffusionModel, Noise, Schedule, UNetConfig, sample
 from diffusion.engine import Engine, Full
+from diffusion.film import sizes
 from diffusion.model import ready
 from diffusion.pictures import to_uint8
 from diffusion.recipe import Recipe, draw
@@ -24,7 +25,6 @@ from diffusion.residents import Residents
 from diffusion.slots import Capacity
 from diffusion.walks import Request
 
-CAPACITY = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
 RECIPES = (
     Recipe("ddpm", 30),
     Recipe("ddpm", 12, variance="large"),
@@ -95,13 +95,6 @@ def request(recipe=RECIPES[2], seed=0, images=4, model="m", **settings):
     return Request(model, tuple(range(seed, seed + images)), recipe, **settings)
 
 
-def wait(until, seconds=20):
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.002)
-
-
 def finish(showing):
     wait(lambda: all(film.done or film.problem for film in showing.films))
     return [film.at(film.calls).x if film.done else film.problem for film in showing.films]
@@ -138,6 +131,19 @@ def test_alone_every_step_is_that_of_the_plain_loop(engine, model, recipe):
         assert film.at(calls).level == recipe.plan(model.schedule)[calls - 1].s
 
 
+@pytest.mark.parametrize("recipe", [RECIPES[1], RECIPES[5]], ids=str)
+def test_a_still_tells_how_large_everything_was_that_its_step_mixed(make, model, recipe):
+    engine = make(Capacity(3, 3, 1000.0, 256), m=model)  # no step is done in one call
+    asked = request(recipe)
+    with engine.submit([asked]) as showing:
+        finish(showing)
+    plan, noise = recipe.plan(model.schedule), Noise(asked.seeds, model.shape)
+    frames = sample(model.denoiser(), plan, noise(model.schedule.T), noise)
+    for calls, (row, frame) in enumerate(zip(plan, frames, strict=True), start=1):
+        found = showing.films[0].at(calls).sizes
+        assert found.to_json() == pytest.approx(sizes(row, frame).to_json(), rel=1e-3)
+
+
 def test_among_strangers_pictures_differ_by_two_levels_at_most(make, model):
     engine = make(Capacity(32, 32, 1000.0, 256), m=model)
     asked = [request(recipe, seed=10 * i, images=i + 1) for i, recipe in enumerate(RECIPES)]
@@ -153,14 +159,18 @@ def test_among_strangers_pictures_differ_by_two_levels_at_most(make, model):
 
 def test_in_bfloat16_strangers_change_little(make):
     unet = ready(randomised(UNetConfig(size=16, widths=(16, 32)))).bfloat16()
-    model = DiffusionModel(unet, Schedule.cosine())
-    engine = make(m=model)
+    model = DiffusionModel(Watched(unet), Schedule.cosine())
+    engine = make(Capacity(32, 32, 1000.0, 256), m=model)
     asked = [request(Recipe("ddim", 50), seed=10 * i) for i in range(6)]
-    for one, showing in [(one, engine.submit([one])) for one in asked]:
+    model.network.gate.clear()
+    showings = [engine.submit([one]) for one in asked]
+    model.network.gate.set()
+    for one, showing in zip(asked, showings, strict=True):
         [pictures] = finish(showing)
         difference = np.abs(pictures.astype(int) - plain(model, one)[-1].astype(int))
         assert difference.mean() <= 1
         assert np.percentile(difference, 99) <= 8
+    assert max(model.network.batches) == 24  # they did share batches
 
 
 def test_labels_and_guidance_are_each_images_own(make, labelled):
@@ -305,9 +315,7 @@ def test_the_line_tells_place_and_seconds_and_is_bounded(make, model):
     wait(lambda: going.films[0].reached == 0)
     second = engine.submit([request(Recipe("ddim", 30), seed=10)])
     third = engine.submit([request(Recipe("ddim", 20), seed=20)])
-    with pytest.raises(
-        Full, match=r"^2 visitors wait already; press Run again in about 1 minute\.$"
-    ):
+    with pytest.raises(Full, match=r"^2 visitors wait already; try again in about 1 minute\.$"):
         engine.submit([request(Recipe("ddim", 5), seed=30)])
     made = len(model.network.batches)
     same = engine.submit([request(Recipe("ddim", 20), seed=20)])  # costs nothing: no refusal
@@ -383,6 +391,25 @@ def test_a_full_memory_halves_the_batch_and_goes_on(engine, model):
     assert engine.capacity.full <= 3
 
 
+def test_memory_that_is_free_again_is_used_again(engine, model, monkeypatch):
+    def little_memory(x, t):
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.network.before = little_memory
+    finish(engine.submit([request(images=7)]))
+    model.network.before = lambda x, t: None
+    model.network.batches.clear()
+    finish(engine.submit([request(seed=10, images=7)]))
+    assert max(model.network.batches) <= 3  # a moment later it is not tried yet
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 60)
+    model.network.batches.clear()
+    finish(engine.submit([request(seed=20, images=7)]))
+    assert model.network.batches == [7] * 20
+    assert engine.capacity == CAPACITY
+
+
 class _Forgetful(torch.nn.Module):
     """Fails in the middle of a call, and looks what failed calls before it have left behind."""
 
@@ -431,9 +458,7 @@ def test_without_memory_for_one_image_the_request_ends_in_a_sentence(engine, mod
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     model.network.before = no_memory
-    assert finish(engine.submit([request()])) == [
-        "The device has no memory left; press Run again later."
-    ]
+    assert finish(engine.submit([request()])) == ["The device has no memory left; try again later."]
 
 
 def test_several_models_are_drawn_from_at_once(make, model, labelled):

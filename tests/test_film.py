@@ -62,25 +62,22 @@ def test_a_still_shows_what_the_step_mixed_and_how_large_it_was(sampler):
     schedule = Schedule.cosine()
     plan = PLANS[sampler](schedule, schedule.levels(6))
     noise = Noise(range(2), (3, 8, 8))
-    x, previous = noise(schedule.T), None
 
     def denoise(x, t):
         x0 = torch.tanh(x * t[:, None, None, None] / 1000)
         return x0, x - 0.3 * x0
 
-    for row, frame in zip(plan, sample(denoise, plan, x, noise), strict=True):
-        previous = frame.x0 if previous is None else previous
-        shown = still(1, 0.0, row, x, frame, previous)
+    for row, frame in zip(plan, sample(denoise, plan, noise(schedule.T), noise), strict=True):
+        shown = still(1, 0.0, row, frame)
         for lens in ("x", "x0", "eps"):
             np.testing.assert_array_equal(shown.seen(lens), to_uint8(getattr(frame, lens)))
         measured = shown.sizes
-        for name, value in (("x", x), ("x0", frame.x0), ("eps", frame.eps)):
+        mixed = {"x": frame.x_t, "x0": frame.x0, "eps": frame.eps, "x0_previous": frame.x0_previous}
+        for name, value in mixed.items():
             assert getattr(measured, name) == pytest.approx(value.square().mean().sqrt().item())
-        assert measured.x0_previous == pytest.approx(previous.square().mean().sqrt().item())
         drawn = noise(row.s).square().mean().sqrt().item() if row.D else 0.0
         assert measured.z == pytest.approx(drawn, rel=1e-3)
-        x, previous = frame.x, frame.x0
-    assert sizes(plan[-1], x, frame, previous).z == 0
+    assert sizes(plan[-1], frame).z == 0
 
 
 def test_before_the_first_call_there_is_noise_and_no_guess():

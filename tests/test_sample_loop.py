@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from diffusion import Denoiser, Noise, Schedule, ddim, ddpm, dpmpp_2m, mix, sample
+from diffusion.samplers import noise_levels
 
 SCHEDULE = Schedule.cosine(100)
 LEVELS = SCHEDULE.levels(10)
@@ -36,10 +38,12 @@ def test_a_frame_holds_the_mixture_and_what_it_was_mixed_from(start, shared, pla
         expected = row.A * x0 + row.B * eps
         if row.C:
             expected = expected + row.C * x0_previous
+        assert frame.x_t is x
+        assert frame.x0_previous is (frame.x0 if x0_previous is None else x0_previous)
         if row.D:
             expected = expected + row.D * shared(row.s)
         torch.testing.assert_close(frame.x, expected)
-        x, x0_previous = frame.x, x0
+        x, x0_previous = frame.x, frame.x0
 
 
 def test_every_image_is_denoised_at_the_level_of_the_row(start, shared):
@@ -69,12 +73,23 @@ def test_any_shape_and_both_precisions_come_through(shape, dtype):
 
 
 def test_noise_is_asked_for_only_where_it_is_added(start, shared):
-    list(sample(shrink, ddpm(SCHEDULE, LEVELS), start, shared))
+    plan = ddpm(SCHEDULE, LEVELS)
+    list(sample(shrink, plan, start, shared))
     assert shared.asked == [s for s in LEVELS[1:] if s > 0]
+    assert noise_levels(plan) == [100, *shared.asked]
     shared.asked.clear()
     list(sample(shrink, ddim(SCHEDULE, LEVELS), start, shared))
     list(sample(shrink, dpmpp_2m(SCHEDULE, LEVELS), start, shared))
     assert shared.asked == []
+    assert noise_levels(dpmpp_2m(SCHEDULE, LEVELS)) == [100]
+
+
+@pytest.mark.parametrize("name", ["x", "x0"])
+def test_a_sampling_holds_on_to_two_steps_alone(start, shared, name):
+    seen = []
+    for frame in sample(shrink, ddpm(SCHEDULE, LEVELS), start, shared):
+        seen.append(weakref.ref(getattr(frame, name)))
+        assert sum(tensor() is not None for tensor in seen) <= 2
 
 
 def test_noise_of_another_precision_is_brought_to_the_pictures(start):

@@ -1,7 +1,8 @@
 """A borrowed GPU: every run against a scheduler that behaves like that of Spaces.
 
-Forking a process that has run torch's threads can hang, so each of these tests runs in a fresh
-one, which has a single thread of torch and never runs the network before it forks.
+Forking a process that has run torch's threads can hang, so each of these tests runs in a process
+of its own, which has a single thread of torch. All of them are forks of one that has only imported
+what they need.
 """
 
 import asyncio
@@ -22,8 +23,9 @@ import numpy as np
 import pytest
 import torch
 from emulated_spaces import scheduler
+from stand_ins import randomised
 
-from demo import wording
+from demo import wording, zerogpu
 from demo.backend import Begun, Note, RunEnded, Tick
 from demo.settings import read_comparison
 from demo.zerogpu import LONGEST, SHORTEST, START, Feed, Pace, ZeroGPUBackend
@@ -40,34 +42,61 @@ def elsewhere(test):
     """Run the test in a process of its own, which is ended with all its workers."""
 
     @functools.wraps(test)
-    def start(tmp_path):
+    def start(tmp_path, imported):
         log = tmp_path / "log"
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                [sys.executable, __file__, test.__name__, str(tmp_path)],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-            try:
-                process.wait(LIMIT)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == 0, log.read_text()
+        imported.stdin.write(f"{test.__name__} {tmp_path} {log}\n")
+        imported.stdin.flush()
+        assert imported.stdout.readline() == "0\n", log.read_text()
 
+    start.here = test
+    del start.__wrapped__  # the test itself asks for less
     return start
+
+
+@pytest.fixture(scope="module")
+def imported():
+    """A process that has imported what the tests need, and forks itself for each."""
+    process = subprocess.Popen(
+        [sys.executable, __file__],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        process.stdin.close()
+
+
+def fork_for_every_test():
+    """Run each test that a line of stdin names, and print how its process ended."""
+    import gradio  # noqa: F401  # takes seconds
+    import gradio_client  # noqa: F401
+
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork has one thread alone"
+    for line in sys.stdin:
+        process = os.fork()
+        if not process:
+            return run(*line.split())
+        _, status = os.waitpid(process, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def run(name, folder, log):
+    os.setsid()
+    with open(log, "w") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    faulthandler.dump_traceback_later(LIMIT, exit=True)  # where it hangs
+    globals()[name].here(Path(folder))
 
 
 def save(folder, seed=0):
     """A random model that looks at x and t, its zero-initialised layers filled."""
-    torch.manual_seed(seed)
-    network = UNet(UNetConfig(size=16, widths=(16,)))
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+    network = randomised(UNetConfig(size=16, widths=(16,)), seed, std=0.1)
     model = DiffusionModel(ready(network), Schedule.cosine())
     model.save_pretrained(folder)
     return model
@@ -211,6 +240,45 @@ def test_without_quota_the_run_goes_on_with_the_cpu_and_says_so(tmp_path):
 
 
 @elsewhere
+def test_the_page_serves_everybody_while_its_cpu_is_made_ready(tmp_path):
+    save(tmp_path)
+    scheduler.refusal = "You have exceeded your ZeroGPU quota"
+    backend = ZeroGPUBackend(tmp_path)
+    accelerated = zerogpu.accelerated
+
+    def slowly(model):
+        time.sleep(2)
+        return accelerated(model)
+
+    zerogpu.accelerated = slowly
+    assert asyncio.run(longest_pause(backend)) < 1
+    backend.close()
+    wait_for_threads()
+
+
+async def longest_pause(backend):
+    """Seconds that the page stood still, at most, while two visitors have no quota."""
+    loop, pauses = asyncio.get_running_loop(), []
+
+    async def visit(later):
+        await asyncio.sleep(later)
+        async for event in backend.stream(comparison()):
+            if isinstance(event, Tick):
+                return
+
+    async def tick():
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.02)
+            pauses.append(loop.time() - before)
+
+    ticking = asyncio.ensure_future(tick())
+    await asyncio.wait_for(asyncio.gather(visit(0), visit(0.5)), LIMIT)
+    ticking.cancel()
+    return max(pauses)
+
+
+@elsewhere
 def test_a_gpu_that_fails_before_the_first_picture_is_replaced_by_the_cpu(tmp_path):
     model, asked = save(tmp_path), comparison()
     scheduler.kill_after = 0
@@ -320,7 +388,8 @@ def test_the_scheduler_finds_the_visitor_behind_the_page(tmp_path):
         messages = job.outputs() if job.result(timeout=LIMIT) else []
     page.close()
     assert messages[-1]["done"]
-    assert not [message for message in messages if message["type"] == "aside"]
+    asides = [message["words"] for message in messages if message["type"] == "aside"]
+    assert asides == [wording.drawing(1, 3)]  # and nothing of a CPU instead
     assert scheduler.visitors == ["somebody's"]
 
 
@@ -410,7 +479,6 @@ def iter_shots(*shots):
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(LIMIT - 10, exit=True)  # where it hangs
     torch.set_num_threads(1)
     sys.modules["spaces"] = emulated_spaces
-    globals()[sys.argv[1]].__wrapped__(Path(sys.argv[2]))
+    fork_for_every_test()
