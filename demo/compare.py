@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
-from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import notices, settings, wording
+from demo import markup, notices, settings, wording
 from demo import quality as chart
 from demo.models import Models
 from demo.quality import Quality
 from demo.service import LIMITS, Service, stopped
 
-ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "words.js",
     "film.js",
@@ -130,7 +127,7 @@ def head() -> str:
         left: {right: _labels(left, right) for right in settings.SAMPLERS}
         for left in settings.SAMPLERS
     }
-    script = (ASSETS / "address.js").read_text()
+    script = markup.text("address.js")
     for place, known in {"defaults": settings.DEFAULTS, "labels": labels}.items():
         script = script.replace(f'"[{place}]"', json.dumps(known))
     return f"<script>{script}</script>"
@@ -163,8 +160,8 @@ def _stage(service: Service) -> gr.HTML:
     left, right = (wording.how(recipe) for recipe in comparison.recipes)
     return gr.HTML(
         value={},
-        html_template=_template("stage", {**wording.STAGE, "left_how": left, "right_how": right}),
-        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        html_template=markup.template("stage", wording.STAGE, left_how=left, right_how=right),
+        js_on_load=markup.text(*SCRIPTS),
         server_functions=[ack, look, opening, examples, fill, keep, read],
         apply_default_css=False,
         elem_id="stage",
@@ -174,12 +171,12 @@ def _stage(service: Service) -> gr.HTML:
 
 def _labels(left: str, right: str) -> list[dict]:
     """What the fields of steps and η become with these samplers: Gradio's updates of them."""
-    left_steps, right_steps, right_eta = wording.labels(left, right)
+    labels = wording.labels(left, right)
     return [
-        gr.update(label=left_steps),
-        gr.update(label=right_steps),
+        gr.update(label=labels["left_steps"]),
+        gr.update(label=labels["right_steps"]),
         gr.update(interactive=left == "ddim"),
-        gr.update(interactive=right == "ddim", label=right_eta),
+        gr.update(interactive=right == "ddim", label=labels["right_eta"]),
     ]
 
 
@@ -227,8 +224,5 @@ def _choice(label: str, name: str, choices: list[tuple[str, Any]]) -> gr.Radio:
 
 
 def _html(name: str, words: dict[str, str]) -> gr.HTML:
-    return gr.HTML(_template(name, words), elem_id=name, js_on_load=None, apply_default_css=False)
-
-
-def _template(name: str, words: dict[str, str]) -> str:
-    return Template((ASSETS / f"{name}.html").read_text()).substitute(words)
+    template = markup.template(name, words)
+    return gr.HTML(template, elem_id=name, js_on_load=None, apply_default_css=False)

@@ -118,7 +118,7 @@ def read(content: bytes) -> Picture:
             raise ValueError(wording.NOT_OURS)
     except (OSError, SyntaxError, Image.DecompressionBombError):
         raise ValueError(wording.NOT_A_PNG) from None
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise ValueError(wording.NOT_OURS) from None
     for name in ("T", "labels"):
         fields.pop(name, None)
@@ -148,9 +148,11 @@ def animation(
     chosen = _check_moments(moments)
     if kind == "gif":
         chosen = chosen[:: -(-len(chosen) // GIF_MOMENTS)] + chosen[-1:]
-    with tempfile.NamedTemporaryFile(suffix=f".{kind}") as file:
-        save_animation(file.name, _frames(reel, chosen, lens, face, PANE[kind]), FPS[kind])
-        return Path(file.name).read_bytes()
+    # Not a NamedTemporaryFile: on Windows nobody else can open one.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"film.{kind}")
+        save_animation(path, _frames(reel, chosen, lens, face, PANE[kind]), FPS[kind])
+        return path.read_bytes()
 
 
 def file_name(reel: Reel, kind: str, face: int | None) -> str:

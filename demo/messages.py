@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class Quality:
 
 
 LIVE = Quality()
+# Gradio does not hand on a message that equals the one before it.
+_numbers = itertools.count()
 
 
 def start(run: str, comparison: Comparison, schedule: Schedule, size: int) -> dict:
@@ -41,6 +44,7 @@ def start(run: str, comparison: Comparison, schedule: Schedule, size: int) -> di
         "faces": comparison.faces,
         "size": size,
         "T": schedule.T,
+        "words": wording.drawing(comparison.faces, comparison.seed),
         "panes": [_pane(recipe, schedule) for recipe in comparison.recipes],
     }
 
@@ -103,14 +107,29 @@ def size(message: dict) -> int:
     return sum(len(image) for still in message["stills"] for image in still["images"].values())
 
 
+def heard() -> dict:
+    """The press has come, though nothing can be told of it yet."""
+    return {"type": "heard", "id": next(_numbers)}
+
+
+def beat(run: str) -> dict:
+    """The run goes on, though this browser is too far behind to be sent pictures."""
+    return {"type": "beat", "id": next(_numbers), "run": run}
+
+
 def aside(run: str, text: str) -> dict:
     """Something to say while a run waits or goes on."""
-    return {"type": "aside", "run": run, "words": text}
+    return {"type": "aside", "id": next(_numbers), "run": run, "words": text}
 
 
 def problem(text: str) -> dict:
     """One sentence; whatever the page shows stays."""
-    return {"type": "problem", "words": text}
+    return {"type": "problem", "id": next(_numbers), "words": text}
+
+
+def stopped() -> dict:
+    """The run was stopped by its visitor."""
+    return {"type": "stopped", "id": next(_numbers)}
 
 
 def picture(pictures: np.ndarray, noise: float, quality: Quality = LIVE) -> str:

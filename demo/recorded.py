@@ -19,16 +19,16 @@ from PIL import Image
 
 from demo import messages, settings
 from demo.backend import Begun, LocalBackend
+from demo.markup import ASSETS
 from demo.reels import Reel
 from demo.settings import Comparison
 from demo.verdicts import verdicts
 from diffusion import DiffusionModel
-from diffusion.files import replacing
+from diffusion.files import write_text
 from diffusion.film import LENSES, Film, Still
 from diffusion.reader import AttributeReader, reader_beside
 
 MODEL = Path(__file__).parent.parent / "checkpoints" / "cartoonset-64"
-ASSETS = Path(__file__).parent / "assets"
 FILE, MADE_FILE = ASSETS / "recorded.json", ASSETS / "recorded_make.json"
 RUN, MADE = "recorded", "recorded-make"
 # Noise is most of the bytes: fewer and smaller pictures of what is not on show at first.
@@ -120,7 +120,7 @@ def load_made(weights: str) -> dict | None:
 
 @cache
 def _kept(file: Path, weights: str) -> dict | None:
-    kept = json.loads(file.read_text()) if file.is_file() else {}
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return kept if kept.get("weights") == weights else None
 
 
@@ -148,6 +148,5 @@ if __name__ == "__main__":
     shipped = DiffusionModel.from_pretrained(MODEL)
     runs = {FILE: record(shipped), MADE_FILE: record_made(shipped, reader_beside(MODEL))}
     for file, run in runs.items():
-        with replacing(file) as temporary:
-            temporary.write_text(json.dumps(run))
+        write_text(file, json.dumps(run))
         print(f"{file}: {file.stat().st_size:,} bytes")

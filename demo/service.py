@@ -10,12 +10,14 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from demo import keep, messages, recorded, settings, wording
 from demo.backend import Backend, Begun, Note, RunEnded, Tick
 from demo.reels import Reel, Reels
 from demo.settings import Comparison
 from demo.viewers import Viewer, Viewers
+from diffusion import Schedule
 from diffusion.engine import Full
 from diffusion.film import LENSES, Place
 
@@ -26,6 +28,8 @@ LIMITS = {"concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "once"}  # of an ev
 FILLED_AT_ONCE = 24  # stills
 GIVEN = 64  # pictures that may be replayed
 MEASURED_WITHIN = 20.0  # seconds that the examples wait for the machine's speed
+SILENCE = 2.0  # seconds that a browser is told nothing, at most: see `_told`
+FILMS = 8  # that may be asked for at once; each takes a core for a second or more
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +44,18 @@ class Service:
         self.reels = Reels()
         self._given: OrderedDict[str, keep.Given] = OrderedDict()
         self._filming: asyncio.Semaphore | None = None  # made on the loop that uses it
+        self._films = 0  # that are asked for and not made yet
         self._recorded = recorded.load(backend.weights)
         if reel := recorded.reel(backend.weights):
             self.reels.hold(recorded.RUN, reel)
 
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
-        """The messages of one press of Run: a start and frames, or a problem in one sentence."""
+        """The messages of one press of Run, or a problem in one sentence: see `show`."""
         async with in_words() as problems:
-            place = await self.place(str(fields.get("model") or ""))
+            model = str(fields.get("model") or "")
+            if model:  # which may have to be loaded first
+                yield messages.heard()
+            place = await self.place(model)
             comparison = settings.read_comparison(place.schedule.T, place.labels, **fields)
             async for message in self.show(place, comparison):
                 yield message
@@ -78,9 +86,12 @@ class Service:
     async def show(
         self, place: Backend, comparison: Comparison, given: keep.Given | None = None
     ) -> AsyncIterator[dict]:
-        """The messages of one run; raises what `Backend.stream` raises."""
+        """The messages of one run; raises what `Backend.stream` raises.
+
+        An aside once it is accepted, more while it waits, then a start and frames: what a page
+        shows can stay until the start, which comes right before the first frame.
+        """
         with self.viewers.watch() as viewer:
-            yield messages.start(viewer.run, comparison, place.schedule, place.size)
             alone = viewer.run if given else ""
             async with contextlib.aclosing(place.stream(comparison, alone)) as events:
                 async for message in self._told(viewer, place, comparison, events, given):
@@ -94,32 +105,42 @@ class Service:
         events: AsyncIterator[Begun | Tick | Place | Note],
         given: keep.Given | None,
     ) -> AsyncIterator[dict]:
-        before, lens = None, viewer.lens
+        before, lens, begun = None, viewer.lens, None
+        loop = asyncio.get_running_loop()
+        told = loop.time()
         async for event in events:
             match event:
-                case Begun(films):
-                    reel = Reel(comparison, films, place.weights, place.schedule)
-                    self.reels.keep(viewer.run, reel)
-                    before = None
+                case Begun(films, weights, schedule):
+                    if begun is None:
+                        words = wording.drawing(comparison.faces, comparison.seed)
+                        yield messages.aside(viewer.run, words)
+                    self.reels.keep(viewer.run, Reel(comparison, films, weights, schedule))
+                    before, begun = None, event
                 case Place(number, seconds):
                     yield messages.aside(viewer.run, wording.waiting(number, seconds))
                 case Note(words):
                     yield messages.aside(viewer.run, words)
                 case Tick() if event.done or not viewer.behind:
+                    if not viewer.sent:
+                        yield messages.start(viewer.run, comparison, begun.schedule, place.size)
                     if viewer.lens != lens:
                         before, lens = None, viewer.lens
                     # Compression on another thread: this one serves everybody.
                     message = await asyncio.to_thread(
-                        self._frame, viewer, place, event, before, lens, comparison, given
+                        self._frame, viewer, begun.schedule, event, before, lens, comparison, given
                     )
                     due = viewer.send(messages.size(message))
                     yield {**message, "receipt": due}
-                    before = event
+                    before, told = event, loop.time()
+                case Tick() if loop.time() - told > SILENCE:
+                    # Gradio finds out that a browser has left when something is told to it.
+                    yield messages.beat(viewer.run)
+                    told = loop.time()
 
     def _frame(
         self,
         viewer: Viewer,
-        place: Backend,
+        schedule: Schedule,
         tick: Tick,
         before: Tick | None,
         lens: str,
@@ -132,7 +153,7 @@ class Service:
             if given:
                 words = keep.verdict(given, [still.x for still in tick.stills]) + " " + words
         number = viewer.sent + 1
-        return messages.frame(viewer.run, number, tick, before, lens, words, place.schedule)
+        return messages.frame(viewer.run, number, tick, before, lens, words, schedule)
 
     # Calls of the stage's script; they bypass Gradio's queue, so each is bounded.
 
@@ -153,7 +174,7 @@ class Service:
         run, lens, stills = _items(wish, "run", "lens", "stills")
         reel = self.reels.get(run)
         if reel is None or lens not in LENSES or not isinstance(stills, list):
-            return messages.problem(wording.kept_late("film"))
+            return messages.problem(wording.GONE)
         return {"stills": await asyncio.to_thread(self._filled, reel, lens, stills)}
 
     def _filled(self, reel: Reel, lens: str, stills: list) -> list[dict]:
@@ -174,16 +195,12 @@ class Service:
         run, kind, face, lens, moments = _items(wish, "run", "kind", "face", "lens", "moments")
         reel = self.reels.get(run)
         if kind not in list(keep.TYPES) or reel is None:
-            return messages.problem(wording.kept_late("picture"))
+            return messages.problem(wording.kept_late("picture" if kind == "png" else "film"))
         try:
             if kind == "png":
                 content = await asyncio.to_thread(keep.png, reel, face)
             else:
-                self._filming = self._filming or asyncio.Semaphore(1)
-                async with self._filming:  # packing takes a core: one film at a time
-                    content = await asyncio.to_thread(
-                        keep.animation, reel, kind, moments, lens, face
-                    )
+                content = await self._film(reel, kind, moments, lens, face)
         except (LookupError, ValueError) as refusal:
             known = isinstance(refusal, ValueError)
             return messages.problem(str(refusal) if known else wording.NOTHING_YET)
@@ -192,6 +209,18 @@ class Service:
             return messages.problem(wording.not_made(error))
         name = keep.file_name(reel, kind, face)
         return {"name": name, "uri": messages.data_uri(keep.TYPES[kind], content)}
+
+    async def _film(self, reel: Reel, kind: str, *wish: Any) -> bytes:
+        """One film at a time, as packing takes a core; raises ValueError when many wait."""
+        if self._films >= FILMS:
+            raise ValueError(wording.FILMS_BUSY)
+        self._filming = self._filming or asyncio.Semaphore(1)
+        self._films += 1
+        try:
+            async with self._filming:
+                return await asyncio.to_thread(keep.animation, reel, kind, *wish)
+        finally:
+            self._films -= 1
 
     async def read(self, wish: object) -> dict:
         """The settings inside a PNG, given as {"png": base64}, and a token to replay it."""
@@ -223,7 +252,7 @@ class Service:
 
 async def stopped() -> dict:
     """What Stop shows; on the loop, because all threads may be waiting for something else."""
-    return {"type": "stopped"}
+    return messages.stopped()
 
 
 @contextlib.asynccontextmanager

@@ -8,12 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from demo import wording
+from demo.numbers import read_number, read_whole
 from demo.wishes import GUIDANCE, Labels, asked_text, read_asked, read_guidance
 from diffusion.noise import MAX_SEED
 from diffusion.recipe import SPACINGS, Recipe
 
 FACES = (1, 4, 16)
 SIDES = ("left", "right")
+LONGEST_NAME = 255  # of a model: that of a folder
 FINISHES = {"nothing": "none", "crisp": "crisp"}  # the first when the field is empty
 # What a side can choose, and the settings of a recipe that it stands for.
 SAMPLERS = {
@@ -53,7 +55,7 @@ class Comparison:
     seed: int
     faces: int
     recipes: tuple[Recipe, ...]
-    model: str = ""  # the name of a training; none: the shipped model
+    model: str = ""  # the name of a training; none: the page's own model
     asked: tuple[int, ...] = ()  # an index per attribute of the model, -1 for any; (): nothing
     guidance: float = 1.0  # how strictly that is followed
 
@@ -95,12 +97,11 @@ def read_comparison(T: int, labels: Labels = MappingProxyType({}), **fields: obj
     T and labels are the model's. Raises ValueError with one sentence that says what to choose.
     """
     given = {**DEFAULTS, **fields}
-    count = _whole(given["faces"])
+    count = read_whole(given["faces"])
     if count not in FACES:
         raise ValueError(wording.faces_refused(given["faces"], FACES))
     wanted = _wanted(labels, given)
-    recipes = (_recipe("left", given, T), _recipe("right", given, T))
-    return Comparison(faces=count, recipes=recipes, **wanted)
+    return Comparison(faces=count, recipes=_recipes(given, T), **wanted)
 
 
 def read_order(labels: Labels, fields: Mapping[str, object]) -> Comparison:
@@ -119,20 +120,30 @@ def _wanted(labels: Labels, given: Mapping[str, object]) -> dict[str, Any]:
     asked, guidance = read_asked(labels, given["asked"]), read_guidance(given["guidance"])
     return {
         "seed": seed,
-        "model": str(given["model"])[:80],
+        "model": str(given["model"])[:LONGEST_NAME],
         "asked": asked,
         "guidance": guidance if asked else 1.0,
     }
 
 
-def _recipe(side: str, given: Mapping[str, object], T: int) -> Recipe:
-    sampler = _one_of(f"{side} sampler", given[f"{side}_sampler"], tuple(SAMPLERS))
-    # A number that the sampler does not read may be anything.
-    eta = _eta(given[f"{side}_eta"]) if sampler == "ddim" else 0.0
+def _recipes(given: Mapping[str, object], T: int) -> tuple[Recipe, ...]:
+    samplers = {
+        side: _one_of(f"{side} sampler", given[f"{side}_sampler"], tuple(SAMPLERS))
+        for side in SIDES
+    }
+    labels = wording.labels(**samplers)
+    return tuple(_recipe(side, samplers[side], labels, given, T) for side in SIDES)
+
+
+def _recipe(
+    side: str, sampler: str, labels: Mapping[str, str], given: Mapping[str, object], T: int
+) -> Recipe:
+    steps, eta = f"{side}_steps", f"{side}_eta"
     return Recipe(
         **SAMPLERS[sampler],
-        steps=whole_within(wording.steps_label(sampler), given[f"{side}_steps"], 1, T),
-        eta=eta,
+        steps=whole_within(labels[steps], given[steps], 1, T),
+        # A number that the sampler does not read may be anything.
+        eta=_eta(labels[eta], given[eta]) if sampler == "ddim" else 0.0,
         spacing=_one_of(f"{side} spacing", given[f"{side}_spacing"], SPACINGS),
         finish=_finish(given),
     )
@@ -150,30 +161,14 @@ def _one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
 
 def whole_within(name: str, value: object, low: int, high: int) -> int:
     """An int from what a form holds; raises ValueError with one sentence when it is none."""
-    number = _whole(value)
+    number = read_whole(value)
     if number is None or not low <= number <= high:
         raise ValueError(wording.whole_number(name, value, low, high))
     return number
 
 
-def _whole(value: object) -> int | None:
-    """An int from an int, 4.0 or " 4 "; None from anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    if isinstance(value, int):
-        return value
-    text = str(value).strip()
-    # ASCII digits only, and no more than a seed has: int() takes far stranger strings.
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
-
-
-def _eta(value: object) -> float:
-    try:
-        eta = float(str(value).strip().replace(",", ".")[:20])
-    except ValueError:
-        raise ValueError(wording.eta_refused(value)) from None
-    if not 0 <= eta <= 1:
-        raise ValueError(wording.eta_refused(value))
+def _eta(name: str, value: object) -> float:
+    eta = read_number(value)
+    if eta is None or not 0 <= eta <= 1:
+        raise ValueError(wording.eta_refused(name, value))
     return eta

@@ -1,4 +1,4 @@
-"""Paper, ink and type; the two sampler colours live in page.css."""
+"""Colours and type: for Gradio, for the style sheets, and for what is drawn without them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ from gradio.themes.utils import fonts
 PAPER, INK, MUTED, LINE = "#FAF8F4", "#1C1B1A", "#6B6862", "#DCD8D0"
 PAPER_DARK, INK_DARK, MUTED_DARK, LINE_DARK = "#141619", "#ECEAE5", "#9C9A95", "#2C3036"
 
-# The same two as --ddpm and --ddim of page.css: they mean these samplers and nothing else.
+# These two mean these samplers and nothing else.
 SAMPLER_COLOURS = {"ddpm": "#C2410C", "ddim": "#0F766E"}
+SAMPLER_COLOURS_DARK = {"ddpm": "#FB923C", "ddim": "#2DD4BF"}
+
+
+def properties() -> str:
+    """The colours as CSS properties --ink, --ddpm and so on, for the light scheme and the dark."""
+    light = {"ink": INK, "paper": PAPER, "muted": MUTED, "line": LINE, **SAMPLER_COLOURS}
+    dark = {"ink": INK_DARK, "paper": PAPER_DARK, "muted": MUTED_DARK, "line": LINE_DARK}
+    return _rule(":root", light) + _rule(".dark", dark | SAMPLER_COLOURS_DARK)
+
+
+def _rule(selector: str, colours: dict[str, str]) -> str:
+    return f"{selector} {{{''.join(f'--{name}: {value};' for name, value in colours.items())}}}\n"
 
 
 def font_file(name: str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from demo import wording_make as wording
+from demo.numbers import read_number
 from diffusion.denoiser import ANY
 from diffusion.recipe import MAX_GUIDANCE
 
@@ -48,11 +49,8 @@ def in_words(labels: Labels, asked: Sequence[int]) -> list[str]:
 
 def read_guidance(given: object) -> float:
     """A strength from what a form holds; raises ValueError with one sentence."""
-    try:
-        guidance = float(str(given).strip().replace(",", ".")[:20])
-    except ValueError:
-        guidance = -1.0
-    if not 0 <= guidance <= MAX_GUIDANCE:
+    guidance = read_number(given)
+    if guidance is None or not 0 <= guidance <= MAX_GUIDANCE:
         raise ValueError(wording.guidance_refused(given, MAX_GUIDANCE))
     return guidance
 

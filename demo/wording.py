@@ -35,7 +35,7 @@ STAGE = {
     "noise": " · [noise] % noise",
     "seconds": "[seconds] s",
     "calls_hint": "How often the network was called",
-    "noise_hint": "The part of the picture's variance that is noise: 1 − ᾱ",
+    "noise_hint": "1 − ᾱ: the noise's weight, squared; the picture's is ᾱ, and both add up to 1.",
     "canvas": "[subject] by [sampler], [lens]: [noise] % noise",
     "face": "face [face]",
     "faces": "[faces] faces",
@@ -54,9 +54,8 @@ STAGE = {
     "clock": "What both panes share while they play",
     "clock_calls": "same calls",
     "clock_noise": "same noise",
-    "hint": "Press Run to draw these faces live, or change something first.",
-    "going": "Drawing [faces] faces from seed [seed].",
-    "going_one": "Drawing 1 face from seed [seed].",
+    "hint": "Press Run, or change something first.",
+    "hint_recorded": "Press Run to draw these faces live, or change something first.",
     "progress": "[percent] percent drawn",
     "stopped": "Stopped.",
     "png": "PNG",
@@ -69,7 +68,7 @@ STAGE = {
     "link_hint": "Copy an address that opens with these settings",
     "saving": "Making the [kind] …",
     "saved": "Saved [name].",
-    "copied": "Link copied. It opens with these settings and the same faces.",
+    "copied": "Link copied. It opens with these settings; Run draws the same faces.",
     "not_copied": "Copy this address: [link]",
     "lost": "The server did not answer; try again.",
     "replay": "Replay",
@@ -126,12 +125,17 @@ def steps_label(sampler: str) -> str:
     ) + " steps"
 
 
-def labels(left: str, right: str) -> tuple[str, str, str]:
-    """The labels of both sides' steps and of the right side's η."""
-    steps = steps_label(left), steps_label(right)
-    if steps[0] == steps[1]:
-        steps = f"{SIDES['left']} steps", f"{SIDES['right']} steps"
-    return *steps, f"{SIDES['right']} {ETA}" if left == right == "ddim" else ETA
+def labels(left: str, right: str) -> dict[str, str]:
+    """The labels of both sides' fields of steps and η, with these samplers."""
+    left_steps, right_steps = steps_label(left), steps_label(right)
+    if left_steps == right_steps:
+        left_steps, right_steps = f"{SIDES['left']} steps", f"{SIDES['right']} steps"
+    return {
+        "left_steps": left_steps,
+        "right_steps": right_steps,
+        "left_eta": f"{SIDES['left']} {ETA}",
+        "right_eta": f"{SIDES['right']} {ETA}" if left == right == "ddim" else ETA,
+    }
 
 
 def how(recipe: Recipe) -> str:
@@ -182,6 +186,11 @@ def waiting(number: int, seconds: float) -> str:
     return f"Place {number} in line; your turn comes within {_duration(seconds)}."
 
 
+def drawing(faces: int, seed: int) -> str:
+    """What goes on while pictures are drawn."""
+    return f"Drawing {faces} {'face' if faces == 1 else 'faces'} from seed {seed}."
+
+
 CPU_INSTEAD = "No GPU could be had for this run; this Space's own CPU draws it, more slowly."
 GPU_LOST = "The GPU was taken away before the run was done; try it again."
 
@@ -198,7 +207,7 @@ def examples(images_per_second: float | None) -> list[dict]:
         },
         {
             "name": "DDIM in 5",
-            "says": "Five calls against a hundred: nearly the same faces, for DDIM adds no noise.",
+            "says": "Five calls against a hundred: eyes and mouth agree, colours and hair not yet.",
             "fields": {"left_sampler": "ddim", "left_steps": "100", "right_steps": "5"},
         },
         {
@@ -220,13 +229,17 @@ def examples(images_per_second: float | None) -> list[dict]:
     ]
 
 
+GONE = "These pictures are no longer here; draw them again."
+BACK_TO_OWN = "Back to this page's model"
+
+
 def kept_late(kind: str) -> str:
     """Why a file cannot be made."""
     return f"These pictures are no longer here; draw them again, then save the {kind}."
 
 
 NOT_FINISHED = "The run was stopped early; let it finish to save its faces, or save the film."
-NOTHING_YET = "Nothing is drawn yet; press Run first."
+NOTHING_YET = "Nothing is drawn yet; try again after the first step."
 NOT_OURS = "This picture carries no settings; drop a PNG that was saved on this page."
 NOT_A_PNG = "This is not a PNG; drop a picture that was saved on this page."
 RESTORED = "The picture's settings are back. Replay draws it again, alone, and compares."
@@ -268,9 +281,9 @@ def whole_number(name: str, text: object, low: int, high: int) -> str:
     return f"{name} is {text!s:.40}; choose a whole number from {low} to {high}."
 
 
-def eta_refused(text: object) -> str:
+def eta_refused(name: str, text: object) -> str:
     """Why eta is refused."""
-    return f"η is {text!s:.40}; choose a number from 0 (DDIM) to 1 (DDPM)."
+    return f"{name} is {text!s:.40}; choose a number from 0 (DDIM) to 1 (DDPM)."
 
 
 def faces_refused(text: object, choices: tuple[int, ...]) -> str:
@@ -281,6 +294,9 @@ def faces_refused(text: object, choices: tuple[int, ...]) -> str:
 def failed(error: Exception) -> str:
     """An error that nobody foresaw."""
     return f"The run ended early ({type(error).__name__}); try it again."
+
+
+FILMS_BUSY = "Several films are being made; try again in a few seconds."
 
 
 def not_made(error: Exception) -> str:

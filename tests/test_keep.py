@@ -1,8 +1,11 @@
 """PNGs that know how they were made, films of both panes, and pictures brought back."""
 
+import asyncio
 import base64
 import io
 import json
+import re
+import threading
 import zlib
 
 import av
@@ -15,7 +18,7 @@ from test_messages import run
 
 from demo import keep, recorded, wording
 from demo.reels import Reel, Reels
-from demo.service import FILLED_AT_ONCE, Service
+from demo.service import FILLED_AT_ONCE, FILMS, Service
 from demo.settings import read_comparison
 from diffusion import Schedule
 from diffusion.film import LENSES, Film, Still
@@ -233,11 +236,10 @@ def test_a_run_that_was_stopped_keeps_its_film_but_has_no_faces():
 
     async def stop():
         stream = service.run({"left_steps": "400"})
-        start = await anext(stream)
-        for _ in range(4):
-            await anext(stream)
+        for _ in range(6):  # that it is accepted, that it starts, and frames
+            message = await anext(stream)
         await stream.aclose()
-        return start["run"]
+        return message["run"]
 
     run = awaited(stop())
     assert saved(service, run)["words"] == wording.NOT_FINISHED
@@ -320,3 +322,34 @@ def test_the_recorded_run_can_be_kept_like_any_other():
     assert given(service, content(file))["fields"]["seed"] == shown["start"]["seed"]
     moments = [[calls, min(calls, 20)] for calls in range(0, 101, 4)]
     assert saved(service, "recorded", kind="mp4", lens="x0", moments=moments)["name"]
+
+
+def test_when_many_films_are_asked_for_the_next_is_refused_at_once(service, drawn):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def packing(*_):
+        begun.set()
+        go_on.wait(10)
+        return b"film"
+
+    async def asked():
+        wish = {"run": drawn, "kind": "gif", "lens": "x", "moments": MOMENTS}
+        tasks = [asyncio.create_task(service.keep(wish)) for _ in range(FILMS)]
+        await asyncio.to_thread(begun.wait, 10)
+        refused = await service.keep(wish)
+        go_on.set()
+        return refused, await asyncio.gather(*tasks), await service.keep(wish)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.keep.animation", packing)
+        refused, made, afterwards = awaited(asked())
+    assert refused["words"] == wording.FILMS_BUSY
+    assert all("uri" in file for file in [*made, afterwards])
+
+
+def test_settings_that_are_nested_without_end_are_none_of_ours():
+    buffer, about = io.BytesIO(), PngImagePlugin.PngInfo()
+    about.add_text(SETTINGS_KEY, "[" * 100_000)
+    Image.new("RGB", (8, 8)).save(buffer, "PNG", pnginfo=about)
+    with pytest.raises(ValueError, match=re.escape(wording.NOT_OURS)):
+        keep.read(buffer.getvalue())

@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from stand_ins import awaited
-from test_backend import Network, backend
+from test_backend import CAPACITY, Network, backend
 
 from demo import messages
-from demo.service import Service
+from demo.backend import Begun, LocalBackend, Note
+from demo.service import Service, stopped
 from demo.viewers import RECEIPTS, WINDOW, WINDOW_BYTES, Viewers
+from diffusion import DiffusionModel, Schedule
+from diffusion.engine import Full
+from diffusion.film import Film, Place
 
 
 def pictures():
@@ -60,7 +64,7 @@ def run(service, acknowledge, watch=lambda message: None, **fields):
 
 def test_a_viewer_that_keeps_up_gets_every_still_once():
     service = Service(backend())
-    start, *frames = run(service, acknowledge=True)
+    _, start, *frames = run(service, acknowledge=True)
     assert start["panes"][1]["levels"] == [1000, 800, 600, 400, 200, 0]
     assert start["panes"][1]["noise"][0] == pytest.approx(1)
     assert start["panes"][1]["noise"][-1] == 0
@@ -72,7 +76,7 @@ def test_a_viewer_that_keeps_up_gets_every_still_once():
 
 
 def test_a_viewer_that_is_behind_misses_frames_but_never_the_last():
-    _, *frames = run(Service(backend()), acknowledge=False)
+    _, _, *frames = run(Service(backend()), acknowledge=False)
     assert len(frames) == WINDOW + 1
     assert frames[-1]["done"]
     assert [still["calls"] for still in frames[-1]["stills"]] == [60]
@@ -86,7 +90,7 @@ def test_a_lens_holds_from_the_next_frame_on_and_shows_both_panes_again():
         if message["type"] == "frame" and message["stills"][0]["calls"] == 20:
             service.viewers.look({"run": message["run"], "lens": "eps"})
 
-    _, *frames = run(service, acknowledge=True, watch=look)
+    _, _, *frames = run(service, acknowledge=True, watch=look)
     lenses = [set(s["images"]) for frame in frames for s in frame["stills"]]
     changed = lenses.index({"eps"})
     assert all(seen == {"x"} for seen in lenses[:changed])
@@ -142,9 +146,56 @@ def test_a_failing_network_ends_in_one_sentence():
     source = backend(network := Network())
     network.forward = lambda *_: 1 / 0
 
-    assert run(Service(source), acknowledge=True)[-1] == messages.problem(
-        "The run ended early (ZeroDivisionError); try it again."
-    )
+    last = run(Service(source), acknowledge=True)[-1]
+    assert last["type"] == "problem"
+    assert last["words"] == "The run ended early (ZeroDivisionError); try it again."
+
+
+class Unready(LocalBackend):
+    """Tells of a line before the run, and begins anew elsewhere, or refuses."""
+
+    full = False
+
+    async def stream(self, comparison, alone=""):
+        if self.full:
+            raise Full("1 visitor waits already.")
+        yield Begun((Film(60), Film(5)), self.weights, self.schedule)
+        yield Place(1, 5)
+        yield Note("Elsewhere, then.")
+        async for event in super().stream(comparison, alone):
+            yield event
+
+
+@pytest.fixture
+def unready():
+    backend = Unready(DiffusionModel(Network(), Schedule.cosine()), CAPACITY)
+    yield backend
+    backend.close()
+
+
+def test_a_run_is_accepted_waits_and_starts_right_before_its_first_frame(unready):
+    accepted, place, note, start, *frames = run(Service(unready), acknowledge=True)
+    asides = accepted, place, note
+    assert {aside["type"] for aside in asides} == {"aside"}
+    assert {aside["run"] for aside in asides} == {start["run"]}
+    assert accepted["words"] == start["words"] == "Drawing 4 faces from seed 7."
+    assert start["type"] == "start"
+    assert {frame["type"] for frame in frames} == {"frame"}
+
+
+def test_a_run_that_is_refused_never_starts(unready):
+    unready.full = True
+    [problem] = run(Service(unready), acknowledge=True)
+    assert (problem["type"], problem["words"]) == ("problem", "1 visitor waits already.")
+
+
+def test_no_message_equals_another_for_gradio_would_not_hand_it_on():
+    asides = [messages.aside("run", "Wait.") for _ in range(2)]
+    problems = [messages.problem("No.") for _ in range(2)]
+    stops = [awaited(stopped()) for _ in range(2)]
+    for first, second in (asides, problems, stops):
+        assert first != second
+        assert {**first, "id": 0} == {**second, "id": 0}
 
 
 def test_a_closed_page_leaves_no_viewer_behind():
@@ -158,3 +209,22 @@ def test_a_closed_page_leaves_no_viewer_behind():
 
     awaited(leave())
     assert len(service.viewers) == 0
+
+
+def test_a_browser_that_stays_behind_is_told_something_now_and_then():
+    """Or Gradio would not find out that it has left, and the run would go on for nobody."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.service.SILENCE", 0.1)
+        told = run(Service(backend()), acknowledge=False)
+    kinds = [message["type"] for message in told]
+    assert kinds.count("frame") == WINDOW + 1
+    assert "beat" in kinds[kinds.index("frame") + WINDOW : -1]
+
+
+def test_a_press_is_heard_before_the_model_of_a_training_is_loaded():
+    def gone(name):
+        raise ValueError("This run is not there any more.")
+
+    first, second = run(Service(backend(), folder=gone), acknowledge=True, model="toons")
+    assert first["type"] == "heard"
+    assert second["type"] == "problem"

@@ -1,5 +1,7 @@
 """Reading the form: every field is checked, every refusal says what to choose."""
 
+import re
+
 import pytest
 
 from demo.settings import DEFAULTS, Comparison, read_comparison
@@ -20,6 +22,11 @@ def test_the_defaults_are_ddpm_100_and_ddim_20_on_seed_7():
 @pytest.mark.parametrize("eta", ["0.5", "0,5", " .5 ", 0.5])
 def test_eta_is_read_as_people_write_it(eta):
     assert read(right_eta=eta).recipes[1].eta == 0.5
+
+
+def test_an_eta_near_zero_finds_its_way_through_an_address():
+    comparison = read(right_eta="1e-5")
+    assert read(**comparison.fields()) == comparison
 
 
 def test_numbers_are_read_from_text_and_from_json():
@@ -52,12 +59,32 @@ def test_steps_outside_the_schedule_are_refused(name, steps):
         read(**{name: steps})
 
 
-@pytest.mark.parametrize("eta", ["2", "-0.1", "nan", "inf", "much", None, [1]])
+@pytest.mark.parametrize("eta", ["2", "-0.1", "nan", "inf", "much", "٠", "1_0e-1", None, [1]])
 def test_eta_outside_0_to_1_is_refused(eta):
     with pytest.raises(
         ValueError, match=r"^η is .*; choose a number from 0 \(DDIM\) to 1 \(DDPM\)"
     ):
         read(right_eta=eta)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"left_sampler": "ddim", "left_steps": "0"}, "Left steps"),
+        ({"left_sampler": "ddim", "right_steps": "0"}, "Right steps"),
+        ({"left_sampler": "ddim", "left_eta": "2"}, "Left η"),
+        ({"left_sampler": "ddim", "right_eta": "2"}, "Right η"),
+        ({"left_sampler": "ddpm_large", "right_sampler": "ddpm", "left_steps": "0"}, "Left steps"),
+        ({"left_sampler": "dpmpp_2m", "left_steps": "0"}, "DPM-Solver++ steps"),
+    ],
+)
+def test_a_refusal_names_a_field_as_the_form_does(fields, name):
+    with pytest.raises(ValueError, match=f"^{re.escape(name)} is "):
+        read(**fields)
+
+
+def test_a_model_may_have_as_long_a_name_as_a_folder():
+    assert read(model="x" * 300).model == "x" * 255
 
 
 @pytest.mark.parametrize("faces", [0, 2, 10_000, "all", None, True])
@@ -111,7 +138,7 @@ def test_one_pane_alone_fills_the_right_side_of_the_form():
 
 def test_an_eta_that_no_sampler_reads_may_be_anything():
     assert read(left_eta="nonsense") == read()
-    with pytest.raises(ValueError, match="η is nonsense"):
+    with pytest.raises(ValueError, match=r"^Left η is nonsense"):
         read(left_sampler="ddim", left_eta="nonsense")
 
 

@@ -7,16 +7,22 @@ window.cartoon = (() => {
   const LABELS = "[labels]"; // and what becomes of some of them, by left and right sampler
 
   const names = Object.keys(DEFAULTS);
+  const LONGEST = 255; // letters of a field
   let now = { ...DEFAULTS };
   let pending = null; // what `take` hands to the form
   const followers = []; // who is told of every change
+  let markFilled;
+  const filled = new Promise((resolve) => {
+    markFilled = resolve;
+  });
 
   // The form as an address or the last visit filled it; text of the address is cut, not trusted.
   function initial() {
     const address = new URLSearchParams(location.search);
     const given = names.some((name) => address.has(name))
-      ? Object.fromEntries(names.map((name) => [name, address.get(name)?.slice(0, 40)]))
+      ? Object.fromEntries(names.map((name) => [name, address.get(name)?.slice(0, LONGEST)]))
       : stored();
+    markFilled();
     return values(given);
   }
 
@@ -67,10 +73,13 @@ window.cartoon = (() => {
 
   return {
     initial,
+    filled, // a promise: the address or the last visit has filled the form
     remember,
     follow,
     link,
     now: () => now,
+    areDefaults: (some = names) =>
+      some.every((name) => String(now[name]) === String(DEFAULTS[name])),
     labels: (left, right) => LABELS[left]?.[right],
     // What the form should become; `take` is called by the event that fills it.
     offer: (fields) => {

@@ -22,24 +22,27 @@ class Pane {
 
   // Transparent buttons over the faces; over an enlarged one, the way back.
   offer(faces, zoom) {
-    const words = this.faces.dataset;
-    const names =
-      zoom === null
-        ? Array.from({ length: faces }, (_, face) => fill(words.enlarge, { face: face + 1 }))
-        : [words.reduce];
+    const names = this.names(faces, zoom);
     const there = [...this.faces.children].map((button) => button.getAttribute("aria-label"));
     if (there.join() === names.join()) return;
-    this.faces.style.setProperty("--side", Math.round(Math.sqrt(names.length)));
+    this.faces.style.setProperty("--side", Math.round(Math.sqrt(names.length)) || 1);
     this.faces.replaceChildren(
       ...names.map((name, face) => {
         const button = document.createElement("button");
         button.type = "button";
         button.dataset.face = face;
         button.setAttribute("aria-label", name);
-        button.tabIndex = faces === 1 || this.faces.dataset.twin ? -1 : 0;
+        button.tabIndex = this.faces.dataset.twin ? -1 : 0;
         return button;
       }),
     );
+  }
+
+  names(faces, zoom) {
+    const { enlarge, reduce } = this.faces.dataset;
+    if (faces === 1) return [];
+    if (zoom !== null) return [reduce];
+    return Array.from({ length: faces }, (_, face) => fill(enlarge, { face: face + 1 }));
   }
 
   // Copies the faces of a decoded picture into the canvas; without one, the canvas is blank.

@@ -7,13 +7,14 @@ const SPEEDS = [1, 2, 0.5];
 let playing = null; // a token of the playback that is going on
 let speed = 0;
 
-function play() {
-  const all = moments();
-  if (!all.length) return;
+async function play() {
+  if (!moments().length) return;
   following = false;
   markPlaying(find(".play"), true);
-  const position = index(all);
-  playOn(all[position >= all.length - 1 ? 0 : position + 1]);
+  const mine = {};
+  playing = mine;
+  const moment = (await momentAfter()) ?? moments()[0];
+  if (playing === mine) playOn(moment);
 }
 
 // Shows one moment after the other, each for as long as the calls that it stands for.
@@ -26,12 +27,19 @@ async function playOn(moment) {
   const rest = new Promise((resolve) =>
     setTimeout(resolve, pace * callsBetween(film, before, moment)),
   );
-  await show(moment);
+  await go(moment.mark);
   await rest;
   if (playing !== mine) return;
-  const next = moments().find((one) => one.mark > moment.mark);
+  const next = await momentAfter();
+  if (playing !== mine) return;
   if (next) playOn(next);
   else pause(stage.dataset.state === "running");
+}
+
+// The moment after the one on show, as soon as it is here.
+async function momentAfter() {
+  const after = () => moments().find((one) => one.mark > place);
+  return after() ?? fetched.then(after);
 }
 
 function pause(thenFollow = false) {
@@ -41,10 +49,11 @@ function pause(thenFollow = false) {
 }
 
 function step(by) {
-  const all = moments();
-  if (!all.length) return;
+  const [all, known] = [moments(), momentsOf(film, clock)];
+  if (!known.length) return;
   pause();
-  show(all[Math.min(Math.max(index(all) + by, 0), all.length - 1)]);
+  const moment = Number.isFinite(by) ? all[index(all) + by] : known.at(by < 0 ? 0 : -1);
+  if (moment) go(moment.mark);
 }
 
 const toggle = () => (playing ? pause() : play());

@@ -1,15 +1,35 @@
 // Saves files, copies the address, takes pictures back, and offers the examples.
 
 let token = null; // of a picture that was given back
+let saving = false; // whether a file is being made
 
 async function save(kind) {
-  const calls = moments().map(({ stills }) => stills.map((still) => still.calls));
+  saving = true;
+  refresh();
+  try {
+    await make(kind);
+  } finally {
+    saving = false;
+    refresh();
+  }
+}
+
+async function make(kind) {
+  const shown = { film, clock, lens, face: zoom };
   say(fill(words.dataset.saving, { kind: kind.toUpperCase() }));
-  const wish = { run: film.start.run, kind, face: zoom, lens, moments: calls };
-  const file = await answered(server.keep(wish), words.dataset.lost);
+  const file = await answered(server.keep(await wishFor(kind, shown)), words.dataset.lost);
   if (!file.uri) return say(file.words ?? file.problem, true);
   await download(file.name, file.uri);
   say(fill(words.dataset.saved, file));
+}
+
+// A film has every moment that there is, also those that the page is still fetching.
+async function wishFor(kind, { film, clock, lens, face }) {
+  if (kind !== "png") await fetched;
+  const moments = momentsOf(film, clock, lens).map(({ stills }) =>
+    stills.map((still) => still.calls),
+  );
+  return { run: film.start.run, kind, face, lens, moments };
 }
 
 async function share() {
@@ -45,10 +65,11 @@ async function draw(fields) {
   setFields(fields);
   await whenFilled(fields);
   const before = answers;
-  await insist(
+  const heard = await insist(
     () => document.querySelector("#run").click(),
     () => answers > before,
   );
+  if (!heard) say(words.dataset.lost, true);
 }
 
 function offerExamples(examples) {

@@ -10,11 +10,11 @@ const find = (selector) => stage.querySelector(selector);
 const words = find(".words");
 const timeline = new Timeline(find(".timeline"), (share) => {
   const level = (1 - share) * film?.start.T;
-  const all = moments();
+  const all = momentsOf(film, clock);
   if (!all.length) return;
   const distance = (moment) => Math.abs(moment.level - level);
   pause();
-  show(all.reduce((best, one) => (distance(one) < distance(best) ? one : best)));
+  go(all.reduce((best, one) => (distance(one) < distance(best) ? one : best)).mark);
 });
 const panes = [...stage.querySelectorAll(".pane")].map(
   (pane) => new Pane(pane, (face) => enlarge(zoom === null ? face : null)),
@@ -26,21 +26,30 @@ let clock = "calls";
 let zoom = null; // the face that is enlarged
 let next; // which one is to be, as soon as the next run begins; undefined: as it is
 let answers = 0; // of the server, to a press of Run
+let coming = null; // the newest message of a run that has no picture yet; till then the film stays
+let place = 0; // the mark that was asked for; the moment on show is the nearest before it
 let here = null; // the moment on show
 let wanted = null; // the moment that is being decoded
 let following = false; // whether the newest moment is shown as it arrives
 let filling = null; // a token of the fetching that is going on
+let fetched = Promise.resolve(); // when all that there is to see through this lens is here
 let equation = null;
 
 watch("value", () => receive(props.value));
 whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(connect);
 
 function receive(message) {
-  if (["start", "problem"].includes(message?.type)) answers++;
-  if (message?.type === "start") begin(message);
-  if (message?.type === "frame" && message.run === film?.start.run) add(message);
+  if (message?.type === "heard") answers++;
   if (message?.type === "aside" && message.run === film?.start.run) say(message.words);
-  if (message?.type === "problem") finish(message.words, true);
+  else if (["aside", "start"].includes(message?.type)) expect(message);
+  if (message?.type === "frame") {
+    if (message.run === coming?.run) begin(coming);
+    if (message.run === film?.start.run) add(message);
+  }
+  if (message?.type === "problem") {
+    answers++;
+    finish(message.words, true);
+  }
   if (message?.type === "stopped" && stage.dataset.state === "running") {
     finish(words.dataset.stopped);
   }
@@ -48,29 +57,46 @@ function receive(message) {
 
 // Plays a run that was recorded with the shipped weights, unless the visitor was quicker.
 function showRecorded(recorded) {
-  if (film || !recorded) return;
+  if (film || coming || !recorded) return;
+  if (!cartoon.areDefaults(["model", "asked", "finish"])) return; // the line above would not fit
   open(recorded.start);
   for (const still of recorded.stills) film.add(still);
   const badge = find(".badge");
   badge.textContent = fill(badge.dataset.words, recorded.start);
   badge.hidden = false;
   setState("recorded");
-  show(last());
+  invite();
+  go(newest());
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) play();
 }
 
-function begin(message) {
+// Before the first run: what Run would do.
+function invite() {
+  const { hint, hintRecorded } = words.dataset;
+  if (![hint, hintRecorded].includes(words.textContent)) return;
+  const same = stage.dataset.state === "recorded" && cartoon.areDefaults();
+  say(same ? hintRecorded : hint);
+}
+
+function expect(message) {
+  if (message.run !== coming?.run) answers++;
+  coming = message;
+  setState("running");
+  say(message.words);
+}
+
+function begin(start) {
   pause();
   find(".badge").hidden = true;
-  open(message);
+  open(start);
+  coming = null;
   following = true;
-  setState("running");
-  if (lens !== LENSES[0]) server.look({ run: message.run, lens });
-  going();
+  if (lens !== LENSES[0]) server.look({ run: start.run, lens });
 }
 
 function open(start) {
   film = new Film(start);
+  place = 0;
   here = wanted = filling = null;
   if (next !== undefined) zoom = next;
   next = undefined;
@@ -82,21 +108,16 @@ function open(start) {
   equation?.open(film);
 }
 
-function going() {
-  const { going, goingOne } = words.dataset;
-  say(fill(film.start.faces === 1 ? goingOne : going, film.start));
-}
-
 function add(message) {
-  if (film.empty) going(); // the waiting is over
   for (const still of message.stills) film.add(still);
-  const shown = following ? show(last()) : Promise.resolve(refresh());
+  const shown = following ? go(newest()) : Promise.resolve(refresh());
   if (message.receipt) shown.then(() => server.ack({ run: message.run, number: message.number }));
   announce();
   if (message.done) finish(message.words);
 }
 
 function finish(text, isProblem = false) {
+  coming = null;
   setState(film && !film.empty ? "finished" : "empty");
   say(text, isProblem);
   refresh();
@@ -111,7 +132,7 @@ function setState(state) {
 }
 
 function say(text, isProblem = false) {
-  words.textContent = text;
+  if (words.textContent !== text) words.textContent = text;
   words.title = text;
   words.classList.toggle("problem", isProblem);
 }
@@ -128,17 +149,28 @@ function announce() {
 // Moments.
 
 const moments = () => momentsOf(film, clock, lens);
-const last = () => moments().at(-1);
+const newest = () => momentsOf(film, clock).at(-1)?.mark ?? 0;
 
-// Where among all moments the one on show, or on its way there, is.
+// Where among all moments the one that was asked for, or the last before it, is.
 function index(all) {
-  const found = all.findLastIndex((moment) => moment.mark <= (wanted ?? here)?.mark);
-  return Math.max(found, 0);
+  return Math.max(
+    all.findLastIndex((moment) => moment.mark <= place),
+    0,
+  );
+}
+
+async function go(mark) {
+  place = mark;
+  await showAgain();
+}
+
+async function showAgain() {
+  const all = moments();
+  if (all.length) await show({ ...all[index(all)] });
 }
 
 // Shows a moment; while one is being decoded only the latest wish counts.
 async function show(moment) {
-  if (!moment) return;
   wanted = moment;
   const [reel, through] = [film, lens];
   const bitmaps = await Promise.all(moment.stills.map((still) => reel.decode(still, through)));
@@ -152,11 +184,6 @@ async function show(moment) {
   timeline.draw(film, moment);
   equation?.show(film, moment);
   refresh();
-}
-
-function showAgain() {
-  const all = moments();
-  if (all.length) show({ ...all[index(all)] });
 }
 
 function describe(moment, which) {
@@ -178,11 +205,15 @@ function describe(moment, which) {
 function refresh() {
   const all = moments();
   const position = index(all);
-  find(".back").disabled = position === 0;
-  find(".forward").disabled = position >= all.length - 1;
-  find(".play").disabled = !all.length;
+  for (const name of ["back", "play", "forward"]) find(`.${name}`).disabled = !all.length;
+  // These may have the focus, which a button that is disabled loses.
+  setAside(find(".back"), position === 0);
+  setAside(find(".forward"), position >= all.length - 1);
   const idle = all.length && stage.dataset.state !== "running";
-  for (const button of stage.querySelectorAll(".keep [data-kind]")) button.disabled = !idle;
+  for (const button of stage.querySelectorAll(".keep [data-kind]")) {
+    button.disabled = !idle;
+    setAside(button, saving);
+  }
   const slider = timeline.element;
   slider.setAttribute("aria-disabled", String(!all.length));
   if (!here) return;
@@ -192,24 +223,28 @@ function refresh() {
   slider.setAttribute("aria-valuetext", text);
 }
 
+function setAside(button, isAside) {
+  button.setAttribute("aria-disabled", String(isAside));
+}
+
 // Lens, clock and enlarged face: other looks at the same film.
 
 function look(through) {
   lens = through;
-  if (stage.dataset.state === "running") server.look({ run: film.start.run, lens });
+  if (film && !coming && stage.dataset.state === "running") {
+    server.look({ run: film.start.run, lens });
+  }
   showAgain();
   if (film && !film.empty) fillUp();
 }
 
 function tell(by) {
-  const level = here?.level;
+  if (film) place = CLOCKS[by].mark(film, CLOCKS[clock].level(film, place));
   clock = by;
-  const all = moments();
-  if (all.length) show(all.findLast((moment) => moment.level >= level) ?? all[0]);
+  showAgain();
 }
 
 function enlarge(face) {
-  if (!film || film.start.faces === 1) return;
   const focused = stage.contains(document.activeElement);
   zoom = face;
   for (const pane of panes) pane.offer(film.start.faces, zoom);
@@ -221,26 +256,32 @@ function enlarge(face) {
 async function fillUp() {
   const mine = {};
   filling = mine;
+  const others = LENSES.filter((one) => one !== lens);
+  fetched = fetchAll(lens, mine);
+  let whole = await fetched;
+  for (const other of others) whole = whole && (await fetchAll(other, mine, FILLED_AHEAD));
+}
+
+// Returns whether all of it has come.
+async function fetchAll(through, mine, mostBytes = Infinity) {
   const reel = film;
-  for (const through of [lens, ...LENSES.filter((other) => other !== lens)]) {
-    for (;;) {
-      const lacking = lackingNear(through);
-      if (!lacking.length || (through !== lens && heldBytes() > FILLED_AHEAD)) break;
-      const wish = { run: reel.start.run, lens: through, stills: lacking };
-      const filled = await answered(server.fill(wish));
-      if (filling !== mine || film !== reel) return;
-      if (!filled.stills?.length) {
-        if (through === lens && filled.type === "problem") say(filled.words, true);
-        return;
-      }
-      for (const still of filled.stills) film.add(still);
-      if (through === lens && !playing) showAgain();
+  for (;;) {
+    const lacking = lackingNear(through);
+    if (!lacking.length || heldBytes() > mostBytes) return true;
+    const wish = { run: reel.start.run, lens: through, stills: lacking };
+    const filled = await answered(server.fill(wish));
+    if (filling !== mine || film !== reel) return false;
+    if (!filled.stills?.length) {
+      if (through === lens && filled.type === "problem") say(filled.words, true);
+      return false;
     }
+    for (const still of filled.stills) film.add(still);
+    if (through === lens && !playing) showAgain();
   }
 }
 
 function lackingNear(through) {
-  const distance = ([which, calls]) => Math.abs((here?.stills[which].calls ?? 0) - calls);
+  const distance = ([which, calls]) => Math.abs(CLOCKS[clock].markOf(film, which, calls) - place);
   return film.reels
     .flatMap((reel, which) => reel.lacking(through).map((calls) => [which, calls]))
     .sort((one, other) => distance(one) - distance(other))
@@ -270,7 +311,7 @@ find(".play").addEventListener("click", toggle);
 find(".link").addEventListener("click", share);
 find(".replay").addEventListener("click", () => trigger("replay", { token }));
 find(".keep").addEventListener("click", (event) => {
-  if (event.target.dataset.kind) save(event.target.dataset.kind);
+  if (event.target.dataset.kind && !saving) save(event.target.dataset.kind);
 });
 find(".clock").addEventListener("change", (event) => tell(event.target.value));
 find(".speed").addEventListener("click", (event) => hasten(event.currentTarget));
@@ -310,7 +351,8 @@ function connect([select, more, file, , drawer]) {
   onDrop(onScreen, give, (isOver) => {
     find(".drop").hidden = !isOver;
   });
-  server.opening().then(showRecorded);
+  Promise.all([server.opening(), cartoon.filled]).then(([recorded]) => showRecorded(recorded));
+  cartoon.follow(invite);
   server.examples().then(offerExamples);
 }
 

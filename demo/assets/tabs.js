@@ -26,6 +26,19 @@ element.querySelector("#pill").addEventListener("click", () => open("train"));
 document.addEventListener("compare", () => open("compare"));
 open(location.hash.slice(1) || stored("sessionStorage", KEPT));
 
+// Such a button has just taken the place of the one that was pressed, or has changed its words: the
+// second click of a double click was not meant for it.
+const NOT_TWICE = "#stop, .halt, .delete, .continue";
+document.addEventListener(
+  "click",
+  (event) => {
+    if (event.detail < 2 || !event.target.closest(NOT_TWICE)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  },
+  { capture: true },
+);
+
 // A file that is dropped where nothing takes it would be opened in place of the page.
 for (const kind of ["dragover", "drop"]) {
   document.addEventListener(kind, (event) => {

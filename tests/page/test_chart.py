@@ -90,7 +90,7 @@ def test_what_was_not_measured_has_no_mark_and_what_is_no_setting_no_words(chart
 
 def test_the_chart_is_not_there_while_another_model_draws(chart, address):
     chart.page.goto(f"{address}?model=mine")
-    chart.page.wait_for_selector(".stage[data-state=recorded]")
+    chart.page.wait_for_selector("#model-notice .notice:visible")
     chart.page.click("#more-button")
     chart.page.wait_for_selector("#setup", state="visible")
     chart.page.wait_for_selector("#quality", state="hidden")

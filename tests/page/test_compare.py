@@ -132,6 +132,39 @@ def test_bad_input_is_one_sentence_and_the_last_result_stands(screen, fields, se
     assert screen.page.locator(".toast-body").count() == 0
 
 
+def test_the_same_refusal_is_told_again(screen):
+    screen.run(right_eta="2")
+    screen.page.wait_for_selector(".words.problem")
+    screen.page.click(".keep .link")
+    screen.page.wait_for_selector(".words:not(.problem)")
+    screen.page.click("#run")
+    screen.page.wait_for_selector(".words.problem")
+    assert screen.words() == "η is 2; choose a number from 0 (DDIM) to 1 (DDPM)."
+
+
+def test_a_server_that_never_answers_an_order_from_elsewhere_is_said_not_to(screen):
+    screen.page.route("**/queue/join*", lambda route: None)
+    screen.page.evaluate(
+        """detail => document.dispatchEvent(new CustomEvent("compare", {detail}))""",
+        {"seed": "63"},
+    )
+    screen.page.wait_for_selector(".words.problem")
+    assert screen.words() == "The server did not answer; try again."
+
+
+def test_a_double_click_on_run_runs(screen, network):
+    network.delay = 0.02
+    screen.fill(seed=64, left_steps=30, right_steps=15)
+    box = screen.page.locator("#run").bounding_box()
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    screen.page.mouse.click(*at)
+    screen.wait("running")
+    screen.page.mouse.down(click_count=2)
+    screen.page.mouse.up(click_count=2)
+    screen.wait("finished")
+    assert "DDPM: 30 calls" in screen.words()
+
+
 @pytest.mark.parametrize("faces", [1, 4, 16])
 def test_each_number_of_faces_fills_the_pane(screen, faces):
     screen.page.check(f"#faces input[value='{faces}']", force=True)
@@ -177,6 +210,16 @@ def test_panes_timeline_and_run_fit_without_scrolling(screen, width, height):
     left, right = (screen.page.locator(f".pane.{name} canvas") for name in ("left", "right"))
     assert left.bounding_box()["x"] + left.bounding_box()["width"] < right.bounding_box()["x"]
     assert screen.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("width", "height"), [(844, 390), (960, 470), (1280, 400)])
+@pytest.mark.parametrize("query", ["", "?model=toons-64"])
+def test_a_low_screen_scrolls_rather_than_shrink_the_panes_to_nothing(
+    screen, address, width, height, query
+):
+    screen.page.set_viewport_size({"width": width, "height": height})
+    screen.open(address + query)
+    assert screen.page.locator(".pane.left canvas").bounding_box()["height"] >= 200
 
 
 def test_nothing_moves_during_a_run(screen):

@@ -76,7 +76,7 @@ def test_the_end_of_the_page_names_whose_pictures_the_models_learned_from(visito
     )
 
 
-@pytest.mark.parametrize("size", [(360, 740), (390, 844), (1280, 720)])
+@pytest.mark.parametrize("size", [(320, 568), (360, 740), (390, 844), (1280, 720)])
 def test_the_tabs_can_be_pressed_while_a_recorded_run_is_shown_and_a_training_goes_on(
     browser, address, size
 ):
@@ -98,6 +98,97 @@ def test_the_tabs_can_be_pressed_while_a_recorded_run_is_shown_and_a_training_go
     )
     assert covered == []
     context.close()
+
+
+@pytest.mark.parametrize("name", ["compare", "make", "train"])
+def test_nothing_leaves_a_screen_of_320_pixels(browser, address, name):
+    context = browser.new_context(viewport={"width": 320, "height": 568})
+    visitor = Screen(context.new_page())
+    visitor.open(address)
+    visitor.wait("recorded")
+    visitor.page.click(f"[data-tab={name}]")
+    beyond = visitor.page.evaluate(
+        """(name) => [...document.querySelectorAll(`#${name} :is(button, input, label, .end)`)]
+            .filter((part) => part.checkVisibility({visibilityProperty: true}))
+            .filter((part) => part.getBoundingClientRect().right > 320.5)
+            .map((part) => part.outerHTML.slice(0, 120))""",
+        name,
+    )
+    assert beyond == []
+    context.close()
+
+
+@pytest.fixture
+def contrast(browser, address):
+    """A visitor whose system has a contrast theme."""
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 720}, forced_colors="active", reduced_motion="reduce"
+    )
+    visitor = Screen(context.new_page())
+    visitor.open(address)
+    visitor.wait("recorded")
+    yield visitor
+    context.close()
+    assert visitor.errors == []
+
+
+MARKED = """(part) => {
+    const {borderBottomWidth, borderBottomColor, outlineStyle} = getComputedStyle(part);
+    const isUnderlined = borderBottomWidth === '2px'
+        && borderBottomColor !== getComputedStyle(document.body).backgroundColor;
+    return isUnderlined || outlineStyle !== 'none';
+}"""
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "other"),
+    [
+        ("compare", "[role=tab][aria-selected=true]", "[role=tab][aria-selected=false]"),
+        ("compare", ".clock :checked + span", ".clock :not(:checked) + span"),
+        ("compare", "#faces label.selected", "#faces label:not(.selected)"),
+        ("make", ".models :checked + span", ".models :not(:checked) + span"),
+        ("train", ".minutes label:has(:checked)", ".minutes label:not(:has(:checked))"),
+        ("train", ".begin label:has(:checked)", ".begin label:not(:has(:checked))"),
+    ],
+)
+def test_a_contrast_theme_shows_what_is_chosen(contrast, name, chosen, other):
+    contrast.page.click(f"[data-tab={name}]")
+    contrast.page.mouse.move(0, 0)
+    contrast.page.wait_for_timeout(200)
+    pair = [contrast.page.eval_on_selector(one, MARKED) for one in (chosen, other)]
+    assert pair == [True, False]
+
+
+@pytest.mark.parametrize("part", ["#dice", ".stage .head", ".make .dice"])
+def test_a_contrast_theme_shows_what_is_drawn_by_a_background(contrast, part):
+    if part.startswith(".make"):
+        contrast.page.click("[data-tab=make]")
+    ground, drawn = contrast.page.eval_on_selector(
+        part,
+        """(part) => [
+            getComputedStyle(document.body).backgroundColor,
+            getComputedStyle(part, '::before').backgroundColor,
+        ]""",
+    )
+    assert ground != drawn
+
+
+def test_a_contrast_theme_keeps_the_colours_of_swatches_and_marks_the_chosen_one(contrast):
+    contrast.page.click("[data-tab=make]")
+    contrast.page.evaluate(
+        """() => {
+            const swatch = (colour, checked) => `<label class="swatch" style="--colour: ${colour}">
+                <input type="radio" name="test" ${checked}><i>${colour}</i></label>`;
+            document.querySelector('.make .wishes').innerHTML = `<fieldset class="swatches">
+                ${swatch('#603d30', 'checked')}${swatch('#fbdbd1', '')}</fieldset>`;
+        }"""
+    )
+    seen = contrast.page.eval_on_selector_all(
+        ".make .swatch i",
+        """(parts) => parts.map((part) => getComputedStyle(part))
+            .map((style) => [style.backgroundColor, style.outlineStyle])""",
+    )
+    assert seen == [["rgb(96, 61, 48)", "solid"], ["rgb(251, 219, 209)", "none"]]
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
@@ -170,6 +261,19 @@ def test_the_keyboard_alone_runs_scrubs_and_saves(screen):
         assert any(part.strip("#") in name for name in reached), part
     for part in ("timeline", "play", "speed", "link"):
         assert any(part in name for name in reached), part
+
+
+def test_a_button_that_has_come_to_its_end_keeps_the_focus(screen):
+    page = screen.page
+    screen.run(seed=55, left_steps=2, right_steps=2)
+    screen.wait("finished")
+    for name, calls in (("back", (1, 0, 0)), ("forward", (1, 2, 2))):
+        page.focus(f".{name}")
+        for there in calls:
+            page.keyboard.press("Enter")
+            screen.wait_calls("left", there, total=2)
+            assert name in page.evaluate("document.activeElement.className")
+        assert page.get_attribute(f".{name}", "aria-disabled") == "true"
 
 
 def test_a_page_that_nothing_happens_on_draws_nothing(browser, address):

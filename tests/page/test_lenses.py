@@ -1,5 +1,8 @@
 """Other looks at one run: lenses, clocks, an enlarged face, the equation; none runs it again."""
 
+import re
+import time
+
 import pytest
 
 pytestmark = pytest.mark.page
@@ -83,6 +86,94 @@ def test_a_lens_can_be_changed_while_the_run_goes_on(screen, network):
     screen.wait_calls("left", 2, total=40)
 
 
+@pytest.fixture
+def slow_to_fill(screen):
+    """Pictures that the browser lacks come late."""
+
+    def late(route):
+        if '"fill"' in (route.request.post_data or ""):
+            time.sleep(0.3)
+        route.continue_()
+
+    screen.page.route(re.compile("component_server"), late)
+
+
+def test_another_lens_leaves_the_playhead_where_it_is(screen, slow_to_fill):
+    screen.run(seed=36, left_steps=30, right_steps=15)
+    screen.wait("finished")
+    through(screen, "eps")
+    screen.wait_calls("left", 30, total=30)
+    through(screen, "x")
+    go(screen, 12, 30)
+    for lens in ("x0", "eps"):
+        through(screen, lens)
+        screen.wait_calls("left", 12, total=30)
+
+
+def test_another_lens_leaves_the_playhead_of_a_run_that_goes_on(screen, slow_to_fill, network):
+    network.delay = 0.05
+    screen.run(seed=37, left_steps=60, right_steps=15)
+    screen.wait_calls("left", 10, total=60, high=40)
+    go(screen, 8, 60)
+    through(screen, "x0")
+    screen.wait_calls("left", 8, total=60)
+    network.delay = 0.0
+    screen.wait("finished")
+    screen.page.wait_for_load_state("networkidle")
+    screen.wait_calls("left", 8, total=60)
+
+
+def test_a_lens_with_fewer_pictures_does_not_move_the_playhead_for_the_others(screen):
+    screen.wait("recorded")
+    screen.page.focus(".timeline")
+    screen.page.keyboard.press("End")
+    screen.page.keyboard.press("ArrowLeft")
+    screen.page.keyboard.press("ArrowLeft")
+    screen.page.wait_for_timeout(200)
+    before = screen.calls("left")
+    assert 90 < before < 100
+    for lens in ("eps", "x0"):
+        through(screen, lens)
+        screen.page.wait_for_timeout(200)
+    through(screen, "x")
+    screen.wait_calls("left", before, total=100)
+
+
+def test_a_film_of_a_lens_that_was_just_chosen_has_all_its_moments(screen, slow_to_fill):
+    screen.run(seed=38, left_steps=30, right_steps=15)
+    screen.wait("finished")
+    with screen.page.expect_request(lambda request: '"keep"' in (request.post_data or "")) as kept:
+        screen.page.select_option("#lens", "eps")
+        screen.page.click(".keep [data-kind=gif]")
+    assert "[30,15]]" in kept.value.post_data.replace(" ", "")
+    assert kept.value.post_data.replace(" ", "").count("],[") == 30
+    says_saved = "document.querySelector('.words').textContent.startsWith('Saved')"
+    screen.page.wait_for_function(says_saved)
+
+
+def test_playback_goes_on_through_another_lens(screen, slow_to_fill):
+    screen.run(seed=39, left_steps=60, right_steps=30)
+    screen.wait("finished")
+    screen.page.click(".play")
+    screen.wait_calls("left", 10, total=60, high=40)
+    screen.page.select_option("#lens", "eps")
+    screen.wait_calls("left", 41, total=60, high=60)
+    screen.page.wait_for_selector(".play:not(.playing)")
+    screen.wait_calls("left", 60, total=60)
+
+
+def test_playback_goes_on_by_the_other_clock(screen):
+    screen.run(seed=40, left_steps=100, right_steps=20)
+    screen.wait("finished")
+    screen.page.click(".play")
+    screen.wait_calls("left", 50, total=100, high=70)
+    for clock in ("noise", "calls"):
+        screen.page.check(f".clock input[value={clock}]", force=True)
+        screen.page.wait_for_timeout(300)
+        assert screen.calls("left") >= 45
+        assert screen.page.locator(".play.playing").count() == 1
+
+
 def test_before_the_first_call_nothing_is_predicted_and_the_pane_says_so(screen):
     at(screen, 0, total=6)
     assert screen.page.is_hidden(".pane.left .nothing")
@@ -129,6 +220,13 @@ def test_a_click_enlarges_a_face_in_both_panes_and_escape_reduces_it(screen):
     )
     screen.page.wait_for_timeout(100)
     assert (screen.pixels("left"), screen.pixels("right")) == whole
+
+
+def test_one_face_alone_is_not_offered_larger(screen):
+    screen.page.check("#faces input[value='1']", force=True)
+    screen.run(seed=44, left_steps=2, right_steps=2)
+    screen.wait("finished")
+    assert screen.page.locator(".pane .faces button").count() == 0
 
 
 def test_a_face_can_be_enlarged_by_keyboard(screen):

@@ -235,6 +235,67 @@ def test_a_stopped_run_says_why_it_has_no_png_and_keeps_its_film(screen, network
     assert film[:6] == b"GIF89a"
 
 
+def test_one_file_is_made_at_a_time(screen):
+    screen.run(seed=45, left_steps=40, right_steps=20)
+    screen.wait("finished")
+    asked = []
+    screen.page.on("request", lambda one: asked.append('"keep"' in (one.post_data or "")))
+    with screen.page.expect_download():
+        screen.page.dblclick(".keep [data-kind=mp4]")
+    says(screen, "Saved cartoon-diffusion-seed-45.mp4.")
+    assert sum(asked) == 1
+    assert screen.page.evaluate("document.activeElement.dataset.kind") == "mp4"
+    assert saved(screen, "png")[0] == "cartoon-diffusion-seed-45.png"
+
+
+def recorded_run(screen):
+    """Whether one is shown, when the page has settled."""
+    screen.page.wait_for_load_state("networkidle")
+    screen.page.wait_for_timeout(300)
+    return screen.page.is_visible(".stage .badge")
+
+
+@pytest.mark.parametrize("query", ["model=toons-64", "finish=crisp", "asked=0.-.-.-"])
+def test_the_recorded_run_is_not_shown_under_a_line_that_it_does_not_fit(screen, address, query):
+    page = screen.page
+    page.goto(f"{address}?{query}")
+    page.wait_for_selector(".notice:visible")
+    assert not recorded_run(screen)
+    assert screen.words() == "Press Run, or change something first."
+
+
+def test_the_recorded_faces_are_promised_only_while_run_would_draw_them(screen, address):
+    assert recorded_run(screen)
+    these = "Press Run to draw these faces live, or change something first."
+    assert screen.words() == these
+    screen.fill(seed=8)
+    says(screen, "Press Run, or change something first.")
+    screen.fill(seed=7)
+    says(screen, these)
+    screen.open(f"{address}?seed=9")
+    assert recorded_run(screen)
+    assert screen.words() == "Press Run, or change something first."
+
+
+def test_a_long_name_of_a_model_survives_a_reload(screen, address):
+    name = "x" * 60
+    for url in (f"{address}?model={name}", address):
+        screen.open(url)
+        screen.page.wait_for_selector("#model-notice .notice:visible")
+        screen.page.wait_for_timeout(300)
+        assert form(screen)["model"] == name
+
+
+def test_pictures_that_have_left_are_missed_in_words_that_fit(screen, monkeypatch):
+    screen.run(seed=46, left_steps=3, right_steps=2)
+    screen.wait("finished")
+    screen.page.wait_for_load_state("networkidle")
+    monkeypatch.setattr("demo.reels.Reels.get", lambda self, run: None)
+    for kind, what in (("png", "picture"), ("mp4", "film"), ("gif", "film")):
+        screen.page.click(f".keep [data-kind={kind}]")
+        says(screen, f"These pictures are no longer here; draw them again, then save the {what}.")
+
+
 def test_an_example_is_one_click_and_one_sentence(screen):
     chips = screen.page.locator("#examples button")
     chips.first.wait_for()

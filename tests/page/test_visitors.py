@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import Screen
 from gradio_client import Client
 
 from demo.backend import LocalBackend
@@ -108,12 +109,73 @@ def test_the_line_tells_the_place_and_refuses_when_it_is_full(browser, narrow, n
     third = Client(narrow, verbose=False)
     answer = third.predict("3", 1, "5", "5", "0", api_name="/compare")
     assert answer["type"] == "problem"
-    assert answer["words"].startswith("1 visitor waits already; press Run again in about ")
+    assert answer["words"].startswith("1 visitor waits already; try again in about ")
     network.delay = 0.0
     first.cancel()
     page.wait_for_selector(".stage[data-state=finished]", timeout=60_000)
     assert "DDIM: 20 calls" in page.inner_text(".stage .words")
     context.close()
+
+
+@pytest.fixture
+def finished(browser, narrow):
+    """A visitor of the narrow page whose run is done, with another sampler chosen for the next."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    screen = Screen(context.new_page())
+    screen.open(narrow)
+    screen.run(seed=904, left_steps=6, right_steps=3)
+    screen.wait("finished")
+    screen.page.wait_for_load_state("networkidle")
+    screen.page.click("#more-button")
+    screen.page.check("#left_sampler input[value='dpmpp_2m']", force=True)
+    yield screen
+    context.close()
+    assert screen.errors == []
+
+
+def on_show(screen):
+    """What a finished run leaves on the page."""
+    page = screen.page
+    titles = page.locator(".pane .title, .pane .how").all_inner_texts()
+    enabled = page.locator(".keep [data-kind]:enabled, .stage .play:enabled").count()
+    disabled = page.get_attribute(".timeline", "aria-disabled")
+    return titles, enabled, disabled, screen.pixels("left"), screen.pixels("right")
+
+
+def test_a_run_that_is_refused_leaves_the_one_on_show(finished, narrow, network):
+    before = on_show(finished)
+    assert before[1:3] == (4, "false")
+    network.delay = 0.02
+    clients = [Client(narrow, verbose=False) for _ in range(2)]
+    jobs = [
+        client.submit(str(seed), 1, "900", "900", "0", api_name="/compare")
+        for seed, client in enumerate(clients)
+    ]
+    wait(lambda: all(job.outputs() for job in jobs))
+    finished.page.click("#run")
+    finished.page.wait_for_selector(".words.problem")
+    assert finished.words().startswith("1 visitor waits already")
+    finished.wait("finished")
+    assert on_show(finished) == before
+    for job in jobs:
+        job.cancel()
+
+
+def test_a_run_that_is_stopped_in_line_leaves_the_one_on_show(finished, narrow, network):
+    before = on_show(finished)
+    network.delay = 0.02
+    job = Client(narrow, verbose=False).submit("1", 1, "900", "900", "0", api_name="/compare")
+    wait(lambda: job.outputs())
+    finished.page.click("#run")
+    finished.page.wait_for_function(
+        "document.querySelector('.stage .words').textContent.startsWith('Place 1 in line; ')"
+    )
+    assert on_show(finished)[3:] == before[3:]
+    finished.page.click("#stop")
+    finished.wait("finished")
+    assert finished.words() == "Stopped."
+    assert on_show(finished) == before
+    job.cancel()
 
 
 @pytest.mark.slow
