@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import AsyncIterator, Collection, Sequence
-from pathlib import Path
-from string import Template
 from typing import Any
 
 import gradio as gr
 
-from demo import settings, wording_make
+from demo import markup, settings, wording_make
 from demo.making import Choice, Maker, choices
+from demo.markup import shown
 from demo.models import OWN, Offer
-from demo.service import LIMITS, stopped
+from demo.service import LIMITS
 
-ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("words.js", "keep.js", "insist.js", "make.js")
+SCRIPTS = ("words.js", "storage.js", "keep.js", "insist.js", "make.js")
 
 
 def create(maker: Maker) -> None:
@@ -35,7 +32,7 @@ def create(maker: Maker) -> None:
     screen = gr.HTML(
         value={},
         html_template=_html(maker),
-        js_on_load="\n".join((ASSETS / name).read_text() for name in SCRIPTS),
+        js_on_load=markup.text(*SCRIPTS),
         server_functions=[ack, opening, keep],
         apply_default_css=False,
         elem_id="maker",
@@ -44,26 +41,13 @@ def create(maker: Maker) -> None:
 
     async def order(event: gr.EventData) -> AsyncIterator[dict[str, Any]]:
         fields = event._data if isinstance(event._data, dict) else {}
-        async for message in maker.run(fields):
+        async for message in maker.answers(fields):
             yield message
 
     ordering = screen.order(
         order, None, screen, show_progress="hidden", api_visibility="private", **LIMITS
     )
-    screen.halt(
-        stopped,
-        None,
-        screen,
-        cancels=[ordering],
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-
-
-def shown(text: str) -> str:
-    """Text as HTML in a template that Gradio compiles: nothing in it is code."""
-    return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "`${}\\"})
+    screen.halt(None, cancels=[ordering], queue=False, show_progress="hidden")
 
 
 def _html(maker: Maker) -> str:
@@ -72,7 +56,7 @@ def _html(maker: Maker) -> str:
     wishes = "".join(_wishes(offer) for offer in offers)
     if not any(offer.labels for offer in offers):
         words["lede"] = wording_make.NO_WISHES
-    return Template((ASSETS / "make.html").read_text()).substitute(words, wishes=wishes)
+    return markup.template("make", words, wishes=wishes)
 
 
 def _models(offers: Collection[Offer]) -> str:
@@ -107,6 +91,6 @@ def _radio(name: str, choice: Choice, first: str) -> str:
     radio = f'<input type="radio" name="{shown(name)}" value="{value}"{checked}>'
     if choice.colour:
         # The words are there for those who do not see colours, and under the pointer.
-        hint = f'style="--colour: {choice.colour}" title="{words}"'
+        hint = f'style="--colour: {shown(choice.colour)}" title="{words}"'
         return f'<label class="swatch" {hint}>{radio}<i>{words}</i></label>'
     return f"<label>{radio}<span>{words}</span></label>"

@@ -52,6 +52,17 @@ class Maker:
         """The recorded faces, where this model drew them."""
         return self._recorded
 
+    async def answers(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
+        """The messages of `run`, each with the order's `press`, its number on that page.
+
+        The first comes at once, before a model is loaded or a place is free: the order is heard.
+        """
+        press = fields.get("press")
+        press = press if isinstance(press, int) else 0
+        yield {"type": "heard", "press": press}
+        async for message in self.run(fields):
+            yield {**message, "press": press}
+
     async def run(self, fields: Mapping[str, object]) -> AsyncIterator[dict]:
         """The messages of one press of Make: a start and frames, the last with `verdicts`.
 

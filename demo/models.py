@@ -10,6 +10,7 @@ from demo import wording_make, wording_train
 from demo.backend import Backend
 from demo.recorded import MODEL
 from demo.trainings import Trainings, about
+from demo.verdicts import OrderedReader
 from demo.wishes import Labels
 from diffusion.model import CONFIG, ModelError, read_config, value_names
 from diffusion.reader import AttributeReader, reader_beside
@@ -26,7 +27,7 @@ class Offer:
     title: str
     credit: str  # whose pictures it learned from, as HTML; "" where the page does not know
     labels: Labels
-    reader: AttributeReader | None  # if it knows those labels
+    reader: OrderedReader | None  # if it knows those labels
 
 
 class Models:
@@ -85,4 +86,4 @@ def _offer(name: str, folder: str, labels: Labels, reader: AttributeReader | Non
     fits = reader is not None and dict(reader.labels) == known
     title = wording_make.MODELS.get(folder, folder)
     credit = wording_make.CREDITS.get(folder, "")
-    return Offer(name, title, credit, known, reader if fits else None)
+    return Offer(name, title, credit, known, OrderedReader(reader, known) if fits else None)

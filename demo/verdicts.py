@@ -10,6 +10,7 @@ import numpy as np
 from demo import wording_make
 from demo.wishes import Labels
 from diffusion.denoiser import ANY
+from diffusion.palette import Palette
 from diffusion.reader import AttributeReader
 
 
@@ -26,7 +27,32 @@ class Verdict:
         return {"words": self.words, "granted": granted}
 
 
-def verdicts(asked: Sequence[int], pixels: np.ndarray, reader: AttributeReader) -> list[Verdict]:
+@dataclass(frozen=True)
+class OrderedReader:
+    """A reader whose attributes stand in the order that a model knows them in."""
+
+    reader: AttributeReader
+    labels: Labels
+
+    @property
+    def accuracy(self) -> Mapping[str, float]:
+        """How often it is right, by attribute."""
+        return self.reader.accuracy
+
+    @property
+    def palette(self) -> Palette:
+        """The colours of the attributes that are some."""
+        return self.reader.palette
+
+    def read(self, pixels: np.ndarray) -> np.ndarray:
+        """The index of each attribute's most likely value: int64 (N, attributes)."""
+        known = list(self.reader.labels)
+        return self.reader.read(pixels)[:, [known.index(name) for name in self.labels]]
+
+
+def verdicts(
+    asked: Sequence[int], pixels: np.ndarray, reader: AttributeReader | OrderedReader
+) -> list[Verdict]:
     """What a reader sees in finished pictures, uint8 (N, H, W, 3), in order.
 
     `asked` has an index for each of the reader's attributes, or is empty.

@@ -23,7 +23,6 @@ SCREEN = {
     "without it the faces stay as the sampler leaves them",
     "clear": "Clear wishes",
     "hint": "Choose what the faces should have, or leave all open, and press Make.",
-    "going": "Drawing [faces] faces from seed [seed].",
     "stopped": "Stopped.",
     "lost": "The server did not answer; try again.",
     "saved": "Saved [name].",

@@ -105,7 +105,7 @@ def test_guidance_means_nothing_when_nothing_is_asked():
 
 def test_the_last_message_tells_of_every_face_whether_it_came_as_asked(maker):
     messages = made(maker(always(0, 1, 2)), asked="-.1.0")
-    assert [message["type"] for message in messages[:2]] == ["start", "frame"]
+    assert [message["type"] for message in messages[:3]] == ["aside", "start", "frame"]
     *others, last = messages
     assert last["done"]
     assert not any("verdicts" in message for message in others)
@@ -149,6 +149,25 @@ def test_nobody_judges_faces_that_the_reader_does_not_know(maker):
     stranger = AttributeReader(ReaderNetwork(2).eval(), {"hat": ("no", "yes")})
     for reader in (None, stranger):
         assert "verdicts" not in made(maker(reader), asked="-.1.0")[-1]
+
+
+@pytest.mark.parametrize("fields", [{}, {"seed": "much"}, {"model": "../x"}], ids=str)
+def test_an_order_is_heard_before_anything_else_and_every_message_names_its_press(maker, fields):
+    async def watch():
+        return [message async for message in maker().answers({**fields, "press": 3})]
+
+    messages = awaited(watch())
+    assert messages[0] == {"type": "heard", "press": 3}
+    assert len(messages) > 1
+    assert {message["press"] for message in messages} == {3}
+
+
+def test_a_press_that_is_no_number_names_none(maker):
+    async def heard():
+        answers = maker().answers({"press": ["x"]})
+        return await anext(answers)
+
+    assert awaited(heard()) == {"type": "heard", "press": 0}
 
 
 @pytest.mark.parametrize(

@@ -12,38 +12,57 @@ const told = find(".told");
 const dialog = find("dialog");
 
 const faces = []; // all that are on show
-let sheet = null; // the faces that are being drawn
-let sent = null; // what the last press of Make asked for
+let sheet = null; // the newest of them, drawn together
+let latest = null; // order: what it asks for, and what became of it
+let coming = null; // the start of a run that has no picture yet
+let ended = 0; // the press of the last order that was ended on the server
 let enlarged = null; // a face
-let answers = 0; // of the server, to a press of Make
 
 watch("value", () => receive(props.value));
 restore();
 follow();
 server.opening().then(showRecorded);
 
+// Every message names the press of Make that it answers.
 function receive(message) {
-  if (["start", "problem", "stopped"].includes(message?.type)) answers++;
-  if (message?.type === "start") begin(message);
-  if (message?.type === "frame" && message.run === sheet?.start.run) draw(message);
-  if (message?.type === "aside" && message.run === sheet?.start.run) say(message.words);
-  if (message?.type === "problem") finish(message.words, true);
-  if (message?.type === "stopped" && screen.dataset.state === "running") {
-    finish(told.dataset.stopped);
-  }
+  if (!message?.press) return;
+  if (message.press !== latest?.press || latest.stopped) return end(message.press);
+  latest.heard = true;
+  setState("running");
+  if (message.type === "start") coming = message;
+  if (message.type === "frame") draw(message);
+  if (message.type === "aside") say(message.words);
+  if (message.type === "problem") finish(message.words, true);
 }
 
 // Orders.
 
-function order(fields, more = false) {
+async function order(fields, more = false) {
   if (screen.dataset.state === "running") return;
-  sent = { ...fields, more };
+  const mine = { press: (latest?.press ?? 0) + 1, fields, more, heard: false, stopped: false };
+  latest = mine;
   setState("running");
-  const before = answers;
-  insist(
-    () => trigger("order", fields),
-    () => answers > before,
+  if (told.classList.contains("problem")) say("");
+  const isSettled = await insist(
+    () => trigger("order", { ...fields, press: mine.press }),
+    () => mine.heard || mine.stopped,
   );
+  if (!isSettled) finish(told.dataset.lost, true);
+}
+
+// Gradio cannot end a run before the server has answered, and forgets it when asked to: then the
+// first answer ends it.
+function stop() {
+  latest.stopped = true;
+  if (latest.heard) end(latest.press);
+  finish(told.dataset.stopped);
+}
+
+// Once for each order: a second time would hit the next one.
+function end(press) {
+  if (press <= ended) return;
+  ended = press;
+  trigger("halt");
 }
 
 function model() {
@@ -70,10 +89,12 @@ const fieldsNow = () => ({
   finish: form.finish.checked ? form.finish.value : "",
 });
 
-function begin(start) {
-  if (!sent?.more) clear();
-  open(start, sent ?? fieldsNow());
-  say(fill(told.dataset.going, start));
+function begin() {
+  if (!latest.more) clear();
+  find(".badge").hidden = true;
+  open(coming, latest.fields);
+  say(coming.words);
+  coming = null;
 }
 
 function open(start, fields) {
@@ -111,21 +132,26 @@ function tick(name, right = null) {
   return item;
 }
 
+// What was on show stays until there is a picture to take its place.
 async function draw(message) {
-  const drawn = sheet;
   const picture = message.stills[0]?.images.x;
-  if (picture) await paint(drawn, picture, message.number);
+  const bitmap = picture && (await decode(picture));
+  if (message.press !== latest.press) return;
+  if (message.run === coming?.run) begin();
+  if (message.run !== sheet?.start.run) return;
+  if (bitmap) paint(sheet, bitmap, message.number);
   if (message.receipt) server.ack({ run: message.run, number: message.number });
-  if (!message.done || drawn !== sheet) return;
-  drawn.done = true;
-  judgeAll(drawn, message.verdicts);
+  if (!message.done) return;
+  sheet.done = true;
+  judgeAll(sheet, message.verdicts);
   finish(message.words);
 }
 
-async function paint(onto, picture, number = 1) {
+const decode = (picture) => createImageBitmap(toBlob(picture));
+
+function paint(onto, bitmap, number = 1) {
   const { start, faces: those } = onto;
   const { size } = start;
-  const bitmap = await createImageBitmap(toBlob(picture));
   if (number < (onto.painted ?? 0)) return; // a later picture was decoded sooner
   onto.painted = number;
   const columns = bitmap.width / size;
@@ -155,22 +181,29 @@ function judge(face, { words, granted }) {
 }
 
 function finish(text, isProblem = false) {
-  const some = faces.length > 0;
-  setState(some ? "finished" : "empty");
+  coming = null;
+  setState(faces.length > 0 ? "finished" : "empty");
   say(text, isProblem);
-  find(".more").hidden = !sheet?.done || faces.length >= MOST;
+  offerMore();
+}
+
+function offerMore() {
+  const more = find(".more");
+  const isOffered = Boolean(sheet?.done) && faces.length < MOST;
+  if (!isOffered && document.activeElement === more) find(".go").focus();
+  more.hidden = !isOffered;
 }
 
 function clear() {
   faces.length = 0;
   find(".faces").replaceChildren();
-  find(".badge").hidden = true;
-  find(".more").hidden = true;
 }
 
 function setState(state) {
+  if (screen.dataset.state === state) return;
   const focused = document.activeElement?.closest?.(".make .action button");
   screen.dataset.state = state;
+  find(".more").setAttribute("aria-disabled", String(state === "running"));
   if (focused) find(state === "running" ? ".halt" : ".go").focus();
 }
 
@@ -179,16 +212,17 @@ function say(text, isProblem = false) {
   told.classList.toggle("problem", isProblem);
 }
 
-function showRecorded(recorded) {
+async function showRecorded(recorded) {
   if (!recorded || sheet) return;
   const badge = find(".badge");
   open(recorded.start, recorded.fields);
   badge.textContent = fill(badge.dataset.words, recorded.start);
   badge.hidden = false;
-  sheet.done = true;
-  paint(sheet, recorded.image);
-  judgeAll(sheet, recorded.verdicts);
-  find(".more").hidden = false;
+  const shown = sheet;
+  shown.done = true;
+  judgeAll(shown, recorded.verdicts);
+  offerMore();
+  paint(shown, await decode(recorded.image));
 }
 
 // One face.
@@ -211,9 +245,14 @@ function showLarge() {
   const line = dialog.querySelector(".seed");
   line.textContent = fill(line.dataset.words, { seed });
   const place = faces.indexOf(enlarged);
-  dialog.querySelector(".before").disabled = place <= 0;
-  dialog.querySelector(".after").disabled = place >= faces.length - 1;
-  dialog.querySelector(".png").disabled = !of.done;
+  offer(".before", place > 0);
+  offer(".after", place < faces.length - 1);
+  offer(".png", of.done);
+}
+
+// A button that is really disabled would lose the focus, and the dialog its keys.
+function offer(button, isOffered) {
+  dialog.querySelector(button).setAttribute("aria-disabled", String(!isOffered));
 }
 
 function go(by) {
@@ -223,6 +262,7 @@ function go(by) {
 
 async function save() {
   const { sheet: of, place } = enlarged;
+  if (!of.done) return;
   const wish = { run: of.start.run, kind: "png", face: place };
   const file = await answered(server.keep(wish), told.dataset.lost);
   const line = dialog.querySelector(".about");
@@ -246,26 +286,26 @@ function how() {
 // The form between visits.
 
 function restore() {
+  const kept = recalled();
+  if (kept.seed) form.seed.value = String(kept.seed).slice(0, 40);
+  if (kept.guidance) form.guidance.value = String(kept.guidance).slice(0, 20);
+  if (kept.finish === "") form.finish.checked = false;
+  const radios = [...form.querySelectorAll("[name=model]")];
+  const mine = radios.find((radio) => radio.value === kept.model);
+  if (mine) mine.checked = true;
+  choose(String(kept.asked ?? ""));
+}
+
+function recalled() {
   try {
-    const kept = JSON.parse(localStorage.getItem(KEPT)) ?? {};
-    if (kept.seed) form.seed.value = String(kept.seed).slice(0, 40);
-    if (kept.guidance) form.guidance.value = String(kept.guidance).slice(0, 20);
-    if (kept.finish === "") form.finish.checked = false;
-    const radios = [...form.querySelectorAll("[name=model]")];
-    const mine = radios.find((radio) => radio.value === kept.model);
-    if (mine) mine.checked = true;
-    choose(String(kept.asked ?? ""));
+    return JSON.parse(stored("localStorage", KEPT)) ?? {};
   } catch {
-    // No storage here, or somebody else's words in it.
+    return {}; // somebody else's words
   }
 }
 
 function remember() {
-  try {
-    localStorage.setItem(KEPT, JSON.stringify(fieldsNow()));
-  } catch {
-    // A browser that keeps nothing still makes faces.
-  }
+  store("localStorage", KEPT, JSON.stringify(fieldsNow()));
 }
 
 function choose(asked) {
@@ -298,7 +338,7 @@ form.addEventListener("change", () => {
   follow();
   remember();
 });
-find(".halt").addEventListener("click", () => trigger("halt"));
+find(".halt").addEventListener("click", stop);
 find(".clear").addEventListener("click", () => {
   choose("");
   remember();
@@ -310,7 +350,6 @@ find(".dice").addEventListener("click", () => {
 find(".more").addEventListener("click", () => {
   const { start, fields } = sheet;
   const seed = String(BigInt(start.seed) + BigInt(start.faces));
-  find(".badge").hidden = true;
   order({ ...fieldsNow(), ...fields, seed }, true);
 });
 dialog.querySelector(".before").addEventListener("click", () => go(-1));
@@ -321,11 +360,13 @@ dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close(); // beside it
 });
-dialog.addEventListener("keydown", ({ key }) => {
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[key];
-  if (by) go(by);
+// Wherever the focus is: a click on the picture takes it from the dialog.
+document.addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (by && dialog.open && !event.altKey && !event.ctrlKey && !event.metaKey) go(by);
 });
 dialog.addEventListener("close", () => {
-  enlarged?.figure.querySelector("button").focus();
+  const back = enlarged?.figure.querySelector("button");
+  (back?.isConnected ? back : find(".go")).focus();
   enlarged = null;
 });

@@ -2,6 +2,8 @@
 
 import io
 import json
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,13 +13,16 @@ from PIL import Image
 from stand_ins import recordings_shown
 from test_making import LABELS, always
 
-from demo.backend import LocalBackend
+from demo.backend import MODEL, LocalBackend
 from demo.page import build, launch_options
 from demo.trainings import Trainings
 from demo.wording_make import FINISHED
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
+from diffusion.engine import Full
 from diffusion.model import ready
 from diffusion.pictures import SETTINGS_KEY
+from diffusion.recipe import Recipe
+from diffusion.walks import Request
 
 pytestmark = pytest.mark.page
 
@@ -65,6 +70,58 @@ def make(page, faces=16):
     page.wait_for_selector(".make[data-state=running]")
     page.wait_for_selector(".make[data-state=finished]")
     assert page.locator(".make figure").count() == faces
+
+
+def faces(page):
+    """What is drawn on every tile."""
+    return page.eval_on_selector_all(
+        ".make figure canvas", "all => all.map(canvas => canvas.toDataURL())"
+    )
+
+
+def orders(page):
+    """Grows with every request that joins the queue."""
+    sent = []
+    page.on("request", lambda request: sent.append("/queue/join" in request.url))
+    return lambda: sum(sent)
+
+
+def idle(backend):
+    """Until nothing is computed and nobody waits."""
+    end = time.monotonic() + 20
+    while backend.engine.load != (0, 0):
+        assert time.monotonic() < end, "a run goes on"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def refusing(making, monkeypatch):
+    """The line is full for a while, once this is called."""
+    engine = making[1].engine
+
+    def submit(requests):
+        raise Full("1 visitor waits already; come again in about 1 minute.")
+
+    return lambda: monkeypatch.setattr(engine, "submit", submit)
+
+
+@pytest.fixture
+def occupied(making):
+    """Somebody else's long run is first, and everybody waits behind it, once this is called."""
+    engine = making[1].engine
+    capacity, runs = engine.capacity, []
+
+    def occupy():
+        engine.capacity = replace(capacity, in_flight=1)
+        long = Request(MODEL, tuple(range(900, 916)), Recipe("ddpm", 1000))
+        runs.append(engine.submit([long]))
+        return runs[-1].films[0]
+
+    yield occupy
+    engine.capacity = capacity
+    for run in runs:
+        run.__exit__(None, None, None)
+    idle(making[1])
 
 
 def test_one_press_makes_sixteen_faces_and_more_are_others(visitor):
@@ -196,14 +253,202 @@ def test_a_run_can_be_stopped_and_bad_fields_are_a_sentence(visitor, making):
     assert page.inner_text(".make .told") == "Stopped."
 
 
+@pytest.mark.parametrize("button", [".go", ".more"])
+def test_a_refused_order_leaves_the_faces_as_they_are(visitor, refusing, button):
+    page = visitor.page
+    make(page)
+    before = faces(page)
+    refusing()
+    page.fill(".make [name=seed]", "300")
+    page.click(f".make {button}")
+    page.wait_for_selector(".make .told.problem")
+    assert page.get_attribute(".make", "data-state") == "finished"
+    assert faces(page) == before
+    assert page.is_visible(".make .more")
+    page.click(".make figure button >> nth=2")
+    assert page.inner_text(".make dialog .seed") == "seed 9"
+    assert page.get_attribute(".make dialog .png", "aria-disabled") == "false"
+
+
+def test_a_refused_order_leaves_the_recorded_faces_and_says_that_they_are(visitor, refusing):
+    page = visitor.page
+    refusing()
+    page.click(".make .more")
+    page.wait_for_selector(".make .told.problem")
+    assert page.inner_text(".make .badge").startswith("Recorded")
+    assert page.locator(".make figure").count() == 16
+
+
+@pytest.mark.parametrize("button", [".go", ".more"])
+def test_who_leaves_the_line_still_has_the_faces_from_before(visitor, occupied, button):
+    page = visitor.page
+    page.fill(".make [name=seed]", "400")
+    make(page)
+    before = faces(page)
+    occupied()
+    page.fill(".make [name=seed]", "310")
+    page.click(f".make {button}")
+    page.wait_for_selector(".make .told:text('Place 1 in line')")
+    assert faces(page) == before
+    page.click(".make .halt")
+    page.wait_for_selector(".make[data-state=finished]")
+    assert page.inner_text(".make .told") == "Stopped."
+    assert faces(page) == before
+    assert page.is_visible(".make .more")
+
+
+def test_whoever_waited_in_line_gets_the_faces(visitor, making, occupied):
+    page = visitor.page
+    occupied()
+    page.fill(".make [name=seed]", "320")
+    page.click(".make .go")
+    page.wait_for_selector(".make .told:text('Place 1 in line')")
+    making[1].engine.capacity = CAPACITY
+    page.wait_for_selector(".make[data-state=finished]")
+    assert page.inner_text(".make .told").startswith("DDIM: 20 calls, ")
+    page.click(".make figure button >> nth=0")
+    assert page.inner_text(".make dialog .seed") == "seed 320"
+
+
+def test_the_same_refusal_is_told_twice(visitor):
+    page = visitor.page
+    sent = orders(page)
+    page.fill(".make [name=seed]", "much")
+    for presses in (1, 2):
+        page.click(".make .go")
+        page.wait_for_selector(".make:not([data-state=running]) .told.problem")
+        page.wait_for_timeout(1000)
+        assert page.get_attribute(".make", "data-state") == "finished"
+        assert page.inner_text(".make .told").startswith("Seed is much")
+        assert sent() == presses
+
+
+def test_a_server_that_does_not_answer_is_named_and_make_can_be_pressed_again(visitor):
+    page = visitor.page
+    make(page)
+    before = faces(page)
+    held = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    page.fill(".make [name=seed]", "420")
+    page.click(".make .go")
+    page.wait_for_selector(".make .told.problem", timeout=15_000)
+    assert page.inner_text(".make .told") == "The server did not answer; try again."
+    assert page.get_attribute(".make", "data-state") == "finished"
+    assert page.is_visible(".make .go")
+    assert faces(page) == before
+    held[0].continue_()  # it answers after all
+    page.wait_for_selector(".make .told:text('DDIM: 20 calls')")
+    assert faces(page) != before
+
+
+def test_stop_holds_although_the_server_has_not_answered_yet(visitor, making, occupied):
+    page = visitor.page
+    make(page)
+    before = faces(page)
+    others, sent = occupied(), orders(page)
+    page.evaluate(
+        """() => {
+            const { fetch } = window;
+            window.fetch = async (to, ...rest) => {
+                const late = String(to).includes("/queue/join") ? 1000 : 0;
+                await new Promise((wait) => setTimeout(wait, late));
+                return fetch(to, ...rest);
+            };
+        }"""
+    )
+    page.fill(".make [name=seed]", "330")
+    with page.expect_request("**/cancel"):
+        page.click(".make .go")
+        page.click(".make .halt")
+        assert page.inner_text(".make .told") == "Stopped."
+        assert sent() == 0
+    page.wait_for_timeout(1000)
+    assert sent() == 1
+    assert making[1].engine.load == (1, 0)
+    assert others.reached < others.calls
+    assert page.get_attribute(".make", "data-state") == "finished"
+    assert page.inner_text(".make .told") == "Stopped."
+    assert faces(page) == before
+
+
+def test_make_can_be_pressed_at_once_after_stop_and_stopped_again(visitor, making):
+    page = visitor.page
+    for _ in range(3):
+        page.click(".make .go")
+        page.click(".make .halt")
+        assert page.inner_text(".make .told") == "Stopped."
+    page.fill(".make [name=seed]", "340")
+    make(page)
+    assert page.inner_text(".make .told").startswith("DDIM: 20 calls, ")
+    idle(making[1])
+
+
+def test_a_double_click_on_make_makes_faces(visitor):
+    page = visitor.page
+    page.fill(".make [name=seed]", "350")
+    page.dblclick(".make .go")
+    page.wait_for_selector(".make .told:text('DDIM: 20 calls')")
+    assert page.get_attribute(".make", "data-state") == "finished"
+
+
+def test_arrow_keys_go_on_at_the_first_and_the_last_face_and_after_a_click(visitor):
+    page = visitor.page
+    make(page)
+    seed = ".make dialog .seed"
+    page.click(".make figure button >> nth=1")
+    for key, at in (("ArrowLeft", 7), ("ArrowLeft", 7), ("ArrowRight", 8)):
+        page.keyboard.press(key)
+        assert page.inner_text(seed) == f"seed {at}"
+    page.click(".make dialog .before")
+    assert page.get_attribute(".make dialog .before", "aria-disabled") == "true"
+    assert page.evaluate("document.activeElement.className") == "before"
+    page.keyboard.press("Enter")
+    assert page.inner_text(seed) == "seed 7"
+    page.click(".make dialog canvas")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text(seed) == "seed 8"
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.closest('figure') !== null")
+
+
+def test_make_works_in_a_browser_that_keeps_nothing(browser, making):
+    context = browser.new_context()
+    context.add_init_script(
+        """for (const name of ["localStorage", "sessionStorage"]) {
+            Object.defineProperty(window, name, { get() { throw new Error("kept out"); } });
+        }"""
+    )
+    screen = Screen(context.new_page())
+    page = opened(screen, making[0])
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
+    make(page)
+    context.close()
+    assert screen.errors == []
+
+
+@pytest.mark.parametrize("kept", ["{", "null", "5", '"x"', '{"asked": 7, "seed": [1]}'])
+def test_what_somebody_else_kept_here_does_no_harm(browser, making, kept):
+    context = browser.new_context()
+    context.add_init_script(f"localStorage.setItem('cartoon-make', {json.dumps(kept)})")
+    screen = Screen(context.new_page())
+    page = opened(screen, making[0])
+    assert page.is_checked(".make [name=glasses][value='']")
+    context.close()
+    assert screen.errors == []
+
+
 @pytest.mark.parametrize("size", [(390, 844), (1920, 1080)])
 def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(browser, making, size):
     context = browser.new_context(viewport=dict(zip(("width", "height"), size, strict=True)))
     screen = Screen(context.new_page())
     page = opened(screen, making[0])
+    page.wait_for_selector(".make figure")
+    grid = "document.querySelector('.make .faces').getBoundingClientRect().top"
+    recorded = page.evaluate(grid)
     page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     page.click(".make .go")
     page.wait_for_selector(".make figure li")
+    assert page.evaluate(grid) == recorded
     tops = "[...document.querySelectorAll('.make figure')].map(f => f.getBoundingClientRect().top)"
     before = page.evaluate(tops)
     page.wait_for_selector(".make[data-state=finished]")
@@ -211,6 +456,22 @@ def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(bro
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert screen.errors == []
     context.close()
+
+
+def test_the_buttons_stay_in_place_from_one_enlarged_face_to_the_next(visitor):
+    page = visitor.page
+    make(page)
+    page.click(".make figure button >> nth=1")
+    page.wait_for_selector(".make dialog[open]")
+    at = "document.querySelector('.make dialog .after').getBoundingClientRect().top"
+    two_lines = "Face: skin tone 4 of 11, dark brown hair, clear or tinted glasses, no beard."
+    tops = []
+    for words in ("Face.", two_lines):
+        page.evaluate(
+            "words => { document.querySelector('.make dialog .about').textContent = words; }", words
+        )
+        tops.append(page.evaluate(at))
+    assert tops[0] == tops[1]
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", (390, 844)), ("dark", (1280, 720))])
