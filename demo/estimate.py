@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from demo import wording_train as wording
+from diffusion.processes import own_session, python
 
 ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).parent / "assets" / "milestones.json"
-KNOWN_FOR = 600.0  # seconds that a measured speed holds
+KNOWN_FOR = 600.0  # seconds that a measured speed holds,
+DOUBTED_FOR = 10.0  # and one that was measured while this machine drew for somebody
 LONGEST = 120.0  # seconds that measuring may take
 # Who may ask for a speed that is not known, one of them served and the others waiting: pages that
 # show an estimate, and visitors who have pressed Train.
@@ -32,12 +34,21 @@ class BeingMeasured(ValueError):
     """Others wait for the machine already."""
 
 
+@dataclass(frozen=True)
+class _Measured:
+    speed: float  # images per second
+    when: float  # of time.monotonic
+    doubtful: bool  # whether it may have been too low
+
+
 class Speeds:
     """Images per second of each kind of training, measured when first asked for."""
 
-    def __init__(self, nice: int, device: str = "auto"):
+    def __init__(self, nice: int, device: str = "auto", busy: Callable[[], bool] = lambda: False):
+        """`busy` tells whether this machine draws for somebody: then a training gives way."""
         self._common = ("--nice", str(nice), "--device", device)
-        self._known: dict[tuple[str, ...], tuple[float, float]] = {}
+        self._busy = busy
+        self._known: dict[tuple[str, ...], _Measured] = {}
         self._lock = threading.Lock()  # one measurement at a time, or they would share the cores
         # Who waits holds one of the threads that Gradio answers everybody with.
         self._looking = threading.BoundedSemaphore(LOOKING)
@@ -46,41 +57,47 @@ class Speeds:
     def get(self, options: tuple[str, ...], pressed: bool = False) -> float:
         """Images per second with these options of `python -m diffusion probe`.
 
-        Who has `pressed` Train does not stand back for estimates. Raises RuntimeError when it
-        cannot be measured, ValueError when others leave no time for it, BeingMeasured when too
-        many wait already.
+        Who has `pressed` Train does not stand back for estimates, and has a doubtful number
+        measured again. Raises RuntimeError when it cannot be measured, ValueError when others
+        leave no time for it, BeingMeasured when too many wait already.
         """
-        if known := self._fresh(options):
+        if known := self._fresh(options, pressed):
             return known
         places = self._pressed if pressed else self._looking
         if not places.acquire(blocking=False):
             raise BeingMeasured(wording.BEING_MEASURED)
         try:
             with self._lock:
-                return self._fresh(options) or self._anew(options)
+                return self._fresh(options, pressed) or self._anew(options)
         finally:
             places.release()
 
-    def _fresh(self, options: tuple[str, ...]) -> float | None:
-        speed, when = self._known.get(options, (None, 0.0))
-        return speed if time.monotonic() - when < KNOWN_FOR else None
+    def _fresh(self, options: tuple[str, ...], pressed: bool) -> float | None:
+        known = self._known.get(options)
+        if known is None or (pressed and known.doubtful):
+            return None
+        holds = DOUBTED_FOR if known.doubtful else KNOWN_FOR
+        return known.speed if time.monotonic() - known.when < holds else None
 
     def _anew(self, options: tuple[str, ...]) -> float:
+        busy = self._busy()
         speed = self._measure(options)
-        self._known[options] = (speed, time.monotonic())
+        doubtful = busy or self._busy()
+        if doubtful and (known := self._known.get(options)):
+            speed = max(speed, known.speed)
+        self._known[options] = _Measured(speed, time.monotonic(), doubtful)
         return speed
 
     def _measure(self, options: tuple[str, ...]) -> float:
-        command = [sys.executable, "-m", "diffusion", "probe", *self._common, *options]
         try:
             done = subprocess.run(
-                command,
+                **python("-m", "diffusion", "probe", *self._common, *options),
                 cwd=ROOT,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 timeout=LONGEST,
                 check=True,
-                start_new_session=True,  # as the training's process
+                **own_session(),  # as the training's process
             )
             return float(json.loads(done.stdout)["images_per_second"])
         except subprocess.TimeoutExpired:
@@ -128,7 +145,9 @@ def milestone(
 
 @cache
 def _file() -> dict:
-    return json.loads(FILE.read_text()) if FILE.is_file() else {"milestones": [], "needed": {}}
+    if not FILE.is_file():
+        return {"milestones": [], "needed": {}}
+    return json.loads(FILE.read_text("utf-8"))
 
 
 @cache

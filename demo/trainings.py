@@ -14,16 +14,18 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from demo import wording_train as wording
 from demo.uploads import Uploads
 from diffusion.cartoons import STYLES
-from diffusion.files import size_of, write_json
+from diffusion.files import read_text, size_of, write_json
+from diffusion.model import CONFIG
+from diffusion.processes import own_session, python
 from diffusion.runs import Run
 from diffusion.train_config import TrainConfig
 
@@ -97,7 +99,7 @@ class Trainings:
         """Begin a run in a new folder. `data` is a built-in style, or the token of an upload."""
         with self._lock:
             self._refuse_second()
-            if len(self.runs()) >= MOST_RUNS:
+            if self._make_places() >= MOST_RUNS:
                 raise Refused(wording.RUNS_FULL.format(count=MOST_RUNS))
             if (used := self._make_room()) >= self.rules.most_bytes:
                 raise Refused(wording.disk_refused(used, self.rules.most_bytes))
@@ -130,6 +132,8 @@ class Trainings:
         with self._lock:
             run = self._owned(name, owner, operator)
             self._refuse_second()
+            if made_room(run):
+                raise Refused(wording.MADE_ROOM)
             if more:
                 run.extend(more)
             self._spawn(run, self.rules.most_minutes)
@@ -140,10 +144,10 @@ class Trainings:
             run = self._owned(name, owner, operator)
             if run.alive:
                 raise Refused(wording.STILL_RUNNING)
-            # Out of sight first: nobody sees half a run.
-            gone = self.root / f".deleted-{secrets.token_hex(4)}"
-            run.folder.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            try:
+                self._remove(run)
+            except PermissionError:  # on Windows
+                raise Refused(wording.IN_USE) from None
 
     def may(self, run: Run, owner: object, operator: object = None) -> bool:
         """Whether the browser of that name started the run, or a key given is the operator's."""
@@ -167,22 +171,44 @@ class Trainings:
             raise Refused(wording.busy(seconds_left(run)))
 
     def _make_room(self) -> int:
-        """Shorten time-lapses, the oldest first, while all runs take too much; returns what they
-        take.
+        """Have old runs give up what they can, while all take too much; returns what they take.
 
-        Models and checkpoints are left alone, and so is what is being trained.
+        What is being trained is left alone, and so is the newest of the others.
         """
         runs = self.runs()
         used = sum(run.bytes for run in runs)
-        for run in reversed(runs):
-            over = used - self.rules.most_bytes
-            if over <= 0:
+        for run, give_up in self._sacrifices(runs):
+            if (over := used - self.rules.most_bytes) <= 0:
                 break
-            if not run.alive:
-                before = run.bytes
-                run.thin_previews(size_of(run.previews) - over, SHEETS)
-                used += run.bytes - before
+            before = run.bytes
+            with contextlib.suppress(OSError):
+                give_up(run, over)
+            used += run.bytes - before
         return used
+
+    def _sacrifices(self, runs: list[Run]) -> Iterator[tuple[Run, Callable[[Run, int], None]]]:
+        """What is given up first comes first; models only where nothing is kept for good."""
+        idle = [run for run in reversed(runs) if not run.alive]
+        yield from ((run, _shorten) for run in idle)
+        if self.rules.forgets:
+            old = _of_visitors(idle[:-1])
+            yield from ((run, _drop_checkpoint) for run in old)
+            yield from ((run, lambda run, _: self._remove(run)) for run in old)
+
+    def _make_places(self) -> int:
+        """Delete the oldest runs while there are too many, as above; returns how many are left."""
+        runs = self.runs()
+        if self.rules.forgets:
+            idle = [run for run in reversed(runs) if not run.alive]
+            for run in _of_visitors(idle[:-1])[: max(len(runs) - MOST_RUNS + 1, 0)]:
+                self._remove(run)
+        return len(self.runs())
+
+    def _remove(self, run: Run) -> None:
+        # Out of sight first: nobody sees half a run.
+        gone = self.root / f".deleted-{secrets.token_hex(4)}"
+        run.folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _spawn(self, run: Run, most_minutes: float) -> None:
         run.stop_path.unlink(missing_ok=True)
@@ -194,15 +220,15 @@ class Trainings:
             "--at-most": most_minutes,
             "--device": self.device,
         }
-        words = [str(word) for option in options.items() for word in option]
+        words = [word for option in options.items() for word in option]
         with open(run.folder / LOG, "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "diffusion", "train", "--resume", *words],
+                **python("-m", "diffusion", "train", "--resume", *words),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # it outlives this page
+                **own_session(),  # it outlives this page
             )
         run.write_status("starting", run.status().get("images", 0), pid=process.pid)
         threading.Thread(target=self._wait_for, args=(process, run), daemon=True).start()
@@ -218,21 +244,40 @@ class Trainings:
         status = run.status() if run.exists else {}
         if code > 0 and status.get("pid") == process.pid and status.get("state") == "starting":
             with contextlib.suppress(OSError):
-                said = (run.folder / LOG).read_text(errors="replace").strip().splitlines()
+                said = (run.folder / LOG).read_text("utf-8", "replace").strip().splitlines()
                 run.write_status("failed", status.get("images", 0), said[-1] if said else "")
 
 
 def about(run: Run) -> dict:
     """What the page noted about a run; {} for one that a command started."""
     with contextlib.suppress(OSError, ValueError):
-        return json.loads((run.folder / PAGE).read_text())
+        return json.loads(read_text(run.folder / PAGE))
     return {}
+
+
+def made_room(run: Run) -> bool:
+    """Whether a run has a model and nothing to go on from."""
+    return (run.model_folder / CONFIG).is_file() and not run.checkpoint_path.exists()
 
 
 def seconds_left(run: Run) -> float | None:
     """Until a run is done, as far as it knows."""
     records = run.metrics()
     return records[-1]["seconds_left"] if records else None
+
+
+def _of_visitors(runs: list[Run]) -> list[Run]:
+    """Those that were started on the page: whatever else is there, somebody put there to stay."""
+    return [run for run in runs if about(run)]
+
+
+def _shorten(run: Run, over: int) -> None:
+    run.thin_previews(size_of(run.previews) - over, SHEETS)
+
+
+def _drop_checkpoint(run: Run, _: int) -> None:
+    if (run.model_folder / CONFIG).is_file():
+        run.checkpoint_path.unlink(missing_ok=True)
 
 
 def _ended(process: subprocess.Popen, seconds: float) -> int | None:
@@ -254,11 +299,11 @@ def _bytes(otherwise: int) -> int:
 def _operator_key(path: Path) -> str:
     """A secret that only who can read this machine's files knows."""
     with contextlib.suppress(OSError):
-        if key := path.read_text().strip():
+        if key := read_text(path).strip():
             return key
     key = secrets.token_urlsafe(24)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w") as file:
+    with open(descriptor, "w", encoding="utf-8") as file:
         file.write(key)
     return key
 

@@ -15,9 +15,11 @@ import secrets
 import shutil
 import stat
 import tempfile
+import threading
 import time
+import weakref
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -37,12 +39,19 @@ from diffusion.files import size_of
 
 SIZE = 64  # pixels per side that uploads are kept at
 MOST = 20_000  # pictures
-MOST_BYTES = 10**9  # of all files together, those of an archive unpacked
+MOST_BYTES = 5 * 10**9  # of all files together: a thousand photos of a phone
 MOST_SENT = 200 * 10**6  # bytes of one file, most likely an archive
+MOST_UNPACKED = 10**9  # bytes, of all archives together
+MOST_LISTED = 10**7  # bytes of an archive's list of what is in it: MOST names and as many of macOS
 MOST_RATIO, SUSPICIOUS = 100, 10**7  # unpacked to packed, of files larger than that
+# What reading all pictures of an upload may cost. A thousand photos of 12 megapixels are 12.2
+# billion pixels and take 200 seconds of a processor, MOST pictures of 512×512 take 260.
+MOST_PIXELS, MOST_SECONDS = 16 * 10**9, 600.0
 SPARE = 200 * 10**6  # bytes that stay free on the disk
-# Uploads that wait for their run: how many, how much of the disk, how long.
-KEPT, KEPT_BYTES, KEPT_SECONDS = 16, 10**9, 3600
+# Uploads that wait for their run: how many, how much of the disk, how long; and for how long
+# they wait even when others need their place.
+KEPT, KEPT_BYTES, KEPT_SECONDS, SAFE_SECONDS = 40, 10**9, 3600, 600
+LOOKS = 60  # seconds from one look at what is old to the next
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 ZIP_START = b"PK"
 # A tag has something behind its name; <svg alone is found in one of 500 megabytes of pixels.
@@ -51,6 +60,10 @@ SCRIPT = re.compile(rb"<script|<\?php|<html|<svg[\s/>:]", re.IGNORECASE)
 
 class UploadError(ValueError):
     """Why an upload is refused, in one sentence."""
+
+
+class ReadingOthersError(UploadError):
+    """Another visitor's pictures are being read; these can be, as they are, a little later."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +80,60 @@ class Uploads:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        # A large picture takes a gigabyte of memory and many a processor for minutes.
+        self._reading = threading.Lock()
 
     def take(self, files: Sequence[Path], names: Sequence[str]) -> Upload:
-        """Decode image files, or one .zip of them; the files are deleted in any case.
+        """Decode image files, or one .zip of them, each once; the files are deleted.
 
-        Raises UploadError.
+        Raises UploadError; with a ReadingOthersError the files stay.
         """
+        if not self._reading.acquire(blocking=False):
+            raise ReadingOthersError(wording.READING_OTHERS)
         try:
-            self._clear_old()
+            return self._take(files, names)
+        finally:
+            self._reading.release()
+
+    def move(self, token: str, folder: Path, size: int) -> int:
+        """Bring an upload into a run's folder, at this size; returns how many pictures it has."""
+        # Compared with what is there: the token comes from a browser.
+        staged = next((path for path in self._staged() if path.name == token), None)
+        if staged is None:
+            raise UploadError(wording.STAGING_GONE)
+        about = json.loads((staged / "images.json").read_text("utf-8"))
+        if size != SIZE:
+            _shrink(staged / "pixels.u8", size)
+        shutil.move(staged, folder)
+        return len(about["names"])
+
+    def clear_old(self) -> None:
+        """Delete pictures that no run came for, and what a page left that ended while it read."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if _age(path) > KEPT_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def clear_now_and_then(self) -> None:
+        """Clear what is old every minute, as long as somebody else holds this object."""
+        held = weakref.ref(self)
+
+        def clear() -> None:
+            while uploads := held():
+                with contextlib.suppress(OSError):
+                    uploads.clear_old()
+                del uploads
+                time.sleep(LOOKS)
+
+        threading.Thread(target=clear, name="uploads", daemon=True).start()
+
+    def _take(self, files: Sequence[Path], names: Sequence[str]) -> Upload:
+        try:
+            self._make_room()
             token = secrets.token_urlsafe(16)
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.folder, prefix=".reading-") as work:
-                pictures, skipped = _decode(files, names, Path(work))
+                given = dict(zip(files, names, strict=True))
+                pictures, skipped = _decode(given, Path(work))
                 Path(work).rename(self.folder / token)
                 Path(work).mkdir()  # for the clean-up that is about to come
             return Upload(token, pictures, skipped)
@@ -89,51 +144,78 @@ class Uploads:
                 raise UploadError(wording.DISK_FULL) from None
             raise
         finally:
-            for path in files:
-                path.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # other files of the same upload
-                    path.parent.rmdir()
-
-    def move(self, token: str, folder: Path, size: int) -> int:
-        """Bring an upload into a run's folder, at this size; returns how many pictures it has."""
-        # Compared with what is there: the token comes from a browser.
-        staged = next((path for path in self._staged() if path.name == token), None)
-        if staged is None:
-            raise UploadError(wording.STAGING_GONE)
-        about = json.loads((staged / "images.json").read_text())
-        if size != SIZE:
-            _shrink(staged / "pixels.u8", size)
-        shutil.move(staged, folder)
-        return len(about["names"])
+            _delete(files)
 
     def _staged(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return [path for path in self.folder.iterdir() if path.is_dir()]
+        return [path for path in self.folder.iterdir() if path.is_dir() and path.name[0] != "."]
 
-    def _clear_old(self) -> None:
-        newest_first = sorted(self._staged(), key=lambda path: -path.stat().st_mtime)
+    def _make_room(self) -> None:
+        """Delete the oldest pictures for new ones; raises UploadError when all are too young."""
+        self.clear_old()
         kept = 0
-        for i, path in enumerate(newest_first):
+        for i, path in enumerate(sorted(self._staged(), key=_age)):
             kept += size_of(path)
-            old = time.time() - path.stat().st_mtime > KEPT_SECONDS
-            if old or i >= KEPT - 1 or kept > KEPT_BYTES:
-                shutil.rmtree(path, ignore_errors=True)
+            if i < KEPT - 1 and kept <= KEPT_BYTES:
+                continue
+            if _age(path) < SAFE_SECONDS:
+                raise UploadError(wording.TOO_MANY_WAIT)
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def _decode(files: Sequence[Path], names: Sequence[str], work: Path) -> tuple[int, int]:
-    if not files:
+def _age(path: Path) -> float:
+    with contextlib.suppress(OSError):  # gone, or a run has taken it
+        return time.time() - path.stat().st_mtime
+    return 0.0
+
+
+def _delete(files: Sequence[Path]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # other files of the same upload
+            path.parent.rmdir()
+
+
+class _Allowance:
+    """What one upload may still cost, all its files together; what is too much is refused."""
+
+    def __init__(self) -> None:
+        self._pixels, self._unpacked = MOST_PIXELS, MOST_UNPACKED
+        # This thread's own: nobody is refused because others keep the machine busy.
+        self._end = time.thread_time() + MOST_SECONDS
+
+    def unpack(self, name: str, count: int) -> None:
+        self._unpacked -= count
+        if self._unpacked < 0:
+            raise UploadError(wording.a_bomb(name))
+
+    def decode(self, pixels: int) -> None:
+        self._pixels -= pixels
+        if self._pixels < 0:
+            raise UploadError(wording.TOO_MUCH_TO_READ)
+        self.check_time()
+
+    def check_time(self) -> None:
+        if time.thread_time() > self._end:
+            raise UploadError(wording.TOO_MUCH_TO_READ)
+
+
+def _decode(given: Mapping[Path, str], work: Path) -> tuple[int, int]:
+    if not given:
         raise UploadError(wording.NO_PICTURES)
-    if len(files) > MOST:
+    if len(given) > MOST:
         raise UploadError(wording.too_many(MOST))
-    if sum(path.stat().st_size for path in files) > MOST_BYTES:
+    if sum(path.stat().st_size for path in given) > MOST_BYTES:
         raise UploadError(wording.too_much(MOST_BYTES))
-    prepare, kept, skipped, first_bad = preparation(SIZE), 0, 0, ""
+    prepare, allowance = preparation(SIZE), _Allowance()
+    kept, skipped, first_bad = 0, 0, ""
     with open(work / "pixels.u8", "wb") as pixels:
-        for name, content in _contents(files, names):
+        for name, content in _contents(given, allowance):
             if kept == MOST:
                 raise UploadError(wording.too_many(MOST))
-            picture = prepare((name, content)) if _is_picture(name, content) else None
+            allowance.decode(count := _pixels_of(name, content))
+            picture = prepare((name, content)) if count else None
             if picture is None:
                 skipped, first_bad = skipped + 1, first_bad or name
                 continue
@@ -144,19 +226,20 @@ def _decode(files: Sequence[Path], names: Sequence[str], work: Path) -> tuple[in
     if not kept:
         if first_bad:
             raise UploadError(wording.not_a_picture(first_bad))
-        raise UploadError(wording.empty(_shown(names[0])))
+        raise UploadError(wording.empty(_shown(next(iter(given.values())))))
     if kept < wording.MIN_PICTURES:
         raise UploadError(wording.too_few(kept))
     numbers = [f"{number:05d}" for number in range(kept)]
-    (work / "images.json").write_text(json.dumps({"names": numbers, "skipped": skipped}))
+    about = {"names": numbers, "skipped": skipped}
+    (work / "images.json").write_text(json.dumps(about), "utf-8")
     return kept, skipped
 
 
-def _contents(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    for path, given in zip(files, names, strict=True):
-        name = _shown(given)
+def _contents(given: Mapping[Path, str], allowance: _Allowance) -> Iterator[tuple[str, bytes]]:
+    for path, said in given.items():
+        name = _shown(said)
         if PurePath(name).suffix.lower() == ".zip":
-            yield from _unzipped(path, name)
+            yield from _unzipped(path, name, allowance)
         elif PurePath(name).suffix.lower() not in SUFFIXES:
             raise UploadError(wording.not_a_picture(name))
         elif path.stat().st_size > MAX_BYTES:
@@ -165,17 +248,19 @@ def _contents(files: Sequence[Path], names: Sequence[str]) -> Iterator[tuple[str
             yield name, path.read_bytes()
 
 
-def _unzipped(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
+def _unzipped(path: Path, name: str, allowance: _Allowance) -> Iterator[tuple[str, bytes]]:
+    allowance.check_time()  # an archive without pictures takes time as well
     with open(path, "rb") as file:
         if file.read(2) != ZIP_START or not zipfile.is_zipfile(path):
             raise UploadError(f"{name} is not a .zip archive; make it again.")
     try:
+        if _listed(path) > MOST_LISTED:
+            raise UploadError(wording.too_many(MOST))
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > MOST_BYTES:
-                raise UploadError(wording.a_bomb(name))
+            allowance.unpack(name, sum(entry.file_size for entry in entries))
             for entry in entries:
-                _check_entry(path, name, entry)
+                _check_entry(name, entry)
             pictures = [entry for entry in entries if _is_picture_name(entry)]
             if len(pictures) > MOST:
                 raise UploadError(wording.too_many(MOST))
@@ -189,7 +274,13 @@ def _unzipped(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
         ) from None
 
 
-def _check_entry(path: Path, name: str, entry: zipfile.ZipInfo) -> None:
+def _listed(path: Path) -> int:
+    """Bytes of an archive's list of what is in it, which is read whole when it is opened."""
+    with open(path, "rb") as file:  # as ZipFile itself finds it; the file may say several sizes
+        return zipfile._EndRecData(file)[zipfile._ECD_SIZE]
+
+
+def _check_entry(name: str, entry: zipfile.ZipInfo) -> None:
     check_inside(name, entry.filename)
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UploadError(wording.a_link(_shown(entry.filename)))
@@ -204,31 +295,30 @@ def _is_picture_name(entry: zipfile.ZipInfo) -> bool:
     return not entry.is_dir() and not hidden and name.suffix.lower() in SUFFIXES
 
 
-def _is_picture(name: str, content: bytes) -> bool:
-    """Whether the content is what the name says; raises UploadError when it is that and more."""
+def _pixels_of(name: str, content: bytes) -> int:
+    """How many pixels a picture has, 0 when it is none; raises UploadError when it is more."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             pixels = image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         pixels = MAX_PIXELS + 1
     except Exception:  # a broken file brings all kinds of errors out of Pillow
-        return False
+        return 0
     if pixels > MAX_PIXELS:
         raise UploadError(wording.too_large(name, MAX_PIXELS // 10**6))
     if zipfile.is_zipfile(io.BytesIO(content)) or SCRIPT.search(content):
         raise UploadError(wording.two_things(name))
-    return True
+    return pixels
 
 
 def _shrink(path: Path, size: int) -> None:
     """Average the square blocks of every picture; the size divides SIZE."""
-    block = SIZE // size
-    whole = np.memmap(path, np.uint8, "r").reshape(-1, size, block, size, block, 3)
-    smaller = path.with_suffix(".smaller")
-    with open(smaller, "wb") as file:
-        for first in range(0, len(whole), 256):
-            mean = whole[first : first + 256].mean(axis=(2, 4))
-            file.write(mean.round().astype(np.uint8).tobytes())
+    block, smaller = SIZE // size, path.with_suffix(".smaller")
+    # Not mapped: Windows replaces no file that is.
+    with open(path, "rb") as source, open(smaller, "wb") as file:
+        while pixels := source.read(256 * SIZE * SIZE * 3):
+            whole = np.frombuffer(pixels, np.uint8).reshape(-1, size, block, size, block, 3)
+            file.write(whole.mean(axis=(2, 4)).round().astype(np.uint8).tobytes())
     smaller.replace(path)
 
 

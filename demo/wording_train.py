@@ -11,6 +11,10 @@ TRAIN = {
     "lede": "Watch a small model learn to draw.",
     "pictures": "Pictures",
     "own": "Your own",
+    "own_told": (
+        "Everybody on this page can watch the previews and download the model. The pictures"
+        " themselves are shown to nobody, and go when the run does."
+    ),
     "minutes": "Minutes",
     "begin": "Begin with",
     "nothing": "nothing",
@@ -29,6 +33,8 @@ TRAIN = {
     "choose": "Choose pictures or a .zip",
     "measuring": "Measuring this machine …",
     "uploading": "Reading [done] of [all] …",
+    "sent": "[percent] percent sent",
+    "still_reading": "Your pictures are still being read; press Train when they are ready.",
     "images": "images seen",
     "speed": "images/s",
     "left": "left",
@@ -64,26 +70,39 @@ STATES = {
     "dead": "ended unexpectedly",
 }
 
-FORGETS = (
-    "This Space forgets its disk when it sleeps or restarts, and a training lasts at most "
-    "{minutes:g} minutes: download what you want to keep."
-)
 ENDED = "The training process has gone. Everything up to {images:,} images is kept: Continue."
 ENDED_FOREIGN = "The training process has gone. Everything up to {images:,} images is kept."
 NOTHING_KEPT = "The training process has gone before it saved anything; start another."
+MADE_ROOM = "It made room for newer runs: its model is still here, but it cannot be continued."
 GONE = "This run is not there any more."
 NOT_YOURS = "Only the browser that started this run, or the operator, can do that."
 NO_MODEL = "The first model is saved within seconds of the first step; try again in a moment."
 NO_PICTURES = "Choose your pictures first: image files or a .zip."
-STAGING_GONE = "Your pictures were put away after an hour; choose them again."
+STAGING_GONE = (
+    "Your pictures are not here any more: they wait for an hour, or ten minutes when others need"
+    " the room; choose them again."
+)
+READING_OTHERS = "Somebody else's pictures are being read; press Train in a minute to try again."
+TOO_MANY_WAIT = "Many pictures wait for their training here; choose yours again in ten minutes."
+TOO_MUCH_TO_READ = "These pictures take too long to read; give fewer, or smaller ones."
 DISK_FULL = "The disk is full, and nothing was kept; delete a run, or give fewer pictures."
 RUNS_FULL = "There are {count} runs already; delete one first."
+IN_USE = "A program has a file of this run open; close it, then delete the run."
+FILMS_BUSY = "Somebody else's time-lapse is being saved; try again in a few seconds."
 STILL_RUNNING = "This run is going; stop it first."
 BEING_MEASURED = "This machine is being measured; try again in a few seconds."
 TOO_BUSY = "Other programs keep this machine busy; a training gives way to them: try again later."
 SHIPPED_GONE = "There is no shipped model here to begin with; begin with nothing."
 
-BACK_TO_SHIPPED = "Back to the shipped model"
+
+def forgets(minutes: float, most: int) -> str:
+    """What becomes of runs on a Space."""
+    return (
+        "This Space forgets its disk when it sleeps or restarts, and a training lasts at most "
+        f"{minutes:g} minutes. Over {_megabytes(most)} MB, the oldest runs make room for the"
+        " newer: first they can no longer be continued, then they go. Download what you want to"
+        " keep."
+    )
 
 
 def drawn_by(title: str, size: int) -> str:

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 from torch import device
 
-from demo import estimate, train, wording_train
+from demo import estimate, training_settings, wording_train
 from demo import trainings as module
-from demo.train import Desk
+from demo.desk import FILM_FPS, Desk
 from demo.trainings import Refused, Rules, Trainings, about
 from diffusion.files import write_json
 from diffusion.runs import Run
@@ -98,7 +98,7 @@ def test_a_killed_trainer_is_noticed_at_once_and_goes_on_where_it_saved(training
     assert time.monotonic() - killed < 10
     shown = desk.look({"owner": MINE, "run": run.folder.name})
     assert shown["run"]["state"] == "dead"
-    saved = shown["run"]["saved"]
+    saved = 4 * run.saved_step()
     assert saved > 0
     assert shown["run"]["problem"] == wording_train.ENDED.format(images=saved)
     assert shown["going"] is None
@@ -115,9 +115,13 @@ WRONG = {
     "long": ({"minutes": 1e9}, "choose a number from 0.5 to"),
     "nan": ({"minutes": "nan"}, "choose a number from 0.5 to"),
     "size": ({"size": 4096}, "Size is 4096; choose 32 or 64."),
+    "no size": ({"size": "3e1"}, "Size is 3e1; choose 32 or 64."),
     "network": ({"network": "huge"}, "Network is huge; choose tiny or small."),
     "batch": ({"batch": "1e9"}, "Batch is 1e9; choose a whole number from 1 to 512."),
+    "digits": ({"batch": "1e2"}, "Batch is 1e2; choose a whole number from 1 to 512."),
+    "other digits": ({"minutes": "٣"}, "Minutes is ٣; choose a number from 0.5 to 1440."),
     "rate": ({"rate": "7"}, "Learning rate is 7; choose 0.000001 to 0.1."),
+    "no rate": ({"rate": 0}, "Learning rate is 0; choose 0.000001 to 0.1."),
     "seed": ({"seed": "-1"}, "Seed is -1; choose a whole number"),
     "no pictures": ({"pictures": "own"}, "Choose your pictures first"),
     "no such upload": ({"pictures": "own", "upload": "../x"}, "choose them again"),
@@ -155,7 +159,6 @@ def test_only_files_that_were_uploaded_are_read(desk, tmp_path):
 def test_the_estimate_says_speed_images_and_what_so_many_gave(desk):
     answer = desk.estimate(WISH)
     images = estimate.images_in(5, 50.0)
-    assert answer["images"] == images
     assert answer["words"].startswith("50 images/s here: about 14,000 images in 5 minutes")
     known = estimate.milestone("toon-head", 32, images)
     if known:
@@ -202,13 +205,15 @@ def test_of_those_who_ask_for_an_unknown_speed_one_waits_and_who_pressed_train_i
 def test_probe_and_training_run_on_the_device_that_the_page_was_given(tmp_path, monkeypatch):
     commands = []
 
-    def note(command, **how):
-        commands.append(command)
+    def note(args, **how):
+        commands.append(args)
         raise OSError("enough")
 
     monkeypatch.setattr(subprocess, "run", note)
     monkeypatch.setattr(subprocess, "Popen", note)
-    monkeypatch.setattr(train, "pick_device", lambda name: asked.append(name) or device("cpu"))
+    monkeypatch.setattr(
+        training_settings, "pick_device", lambda name: asked.append(name) or device("cpu")
+    )
     asked, trainings = [], Trainings(tmp_path / "runs", Rules(), device="mps")
     desk = Desk(trainings)
     with pytest.raises(OSError, match="enough"):
@@ -218,6 +223,67 @@ def test_probe_and_training_run_on_the_device_that_the_page_was_given(tmp_path, 
     assert asked == ["mps"]
     assert [command[3] for command in commands] == ["probe", "train"]
     assert [command[command.index("--device") + 1] for command in commands] == ["mps", "mps"]
+
+
+def test_probe_and_training_run_in_a_session_of_their_own_and_write_utf_8(trainings, monkeypatch):
+    starts = []
+
+    def note(**how):
+        starts.append(how)
+        raise OSError("enough")
+
+    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.setattr(subprocess, "Popen", note)
+    with pytest.raises(OSError, match="enough"):
+        Desk(trainings).estimate(WISH)
+    with pytest.raises(OSError, match="enough"):
+        trainings.start("Pixel art", "pixel-art", SMALL, MINE)
+    for how in starts:
+        assert how["args"][0] == sys.executable
+        assert how["env"]["PYTHONUTF8"] == "1"
+        assert how["start_new_session"]
+    assert len(starts) == 2
+
+
+def test_a_speed_measured_while_somebody_draws_is_measured_again_for_a_run(trainings, monkeypatch):
+    speeds, busy = {True: 2.0, False: 50.0}, True
+    monkeypatch.setattr(Trainings, "_spawn", lambda self, run, most_minutes: None)
+    monkeypatch.setattr(estimate.Speeds, "_measure", lambda self, options: speeds[busy])
+    desk = Desk(trainings, lambda: busy)
+    assert "about 560 images" in desk.estimate(WISH)["words"]
+    busy = False
+    run = trainings.find(desk.start(WISH)["run"])
+    assert run.config()[1].images == estimate.images_in(5, 50.0)
+    busy = True
+    measured = estimate.Speeds(0, busy=lambda: busy)
+    monkeypatch.setattr(estimate, "KNOWN_FOR", 0)
+    busy = False
+    assert measured.get(()) == 50.0
+    busy = True
+    assert measured.get((), pressed=True) == 50.0  # it has been seen to do that
+
+
+def test_the_page_knows_whether_its_own_machine_draws():
+    from demo.backend import LocalBackend
+    from demo.page import _draws
+
+    backend = object.__new__(LocalBackend)
+    for load, draws in {(0, 0): False, (1, 0): True, (0, 1): True}.items():
+        backend.engine = Namespace(load=load)
+        assert _draws(backend) == draws
+    assert not _draws(Namespace())  # on a GPU that is lent for moments
+
+
+def test_a_doubtful_speed_holds_for_seconds_only(monkeypatch):
+    now, numbers = [1000.0], iter([2.0, 50.0])
+    monkeypatch.setattr(estimate.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(estimate.Speeds, "_measure", lambda self, options: next(numbers))
+    speeds = estimate.Speeds(0, busy=lambda: now[0] < 1010)
+    assert speeds.get(()) == speeds.get(()) == 2.0
+    now[0] += 11
+    assert speeds.get(()) == 50.0
+    now[0] += 500
+    assert speeds.get((), pressed=True) == 50.0
 
 
 def test_the_app_trains_where_it_draws_and_on_the_cpu_where_spaces_lends_a_gpu(monkeypatch):
@@ -255,6 +321,63 @@ def test_the_operators_key_comes_beside_a_browsers_name_and_a_wrong_one_takes_no
     assert desk.look({**run, **theirs})["run"]["mine"]
     desk.remove({**run, **theirs})
     assert not trainings.runs()
+
+
+HOLDER = """
+import sys
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def silent(left):
+    """The same run, as if its trainer lived and had not come to say so for an hour."""
+    words = [sys.executable, "-c", HOLDER, str(left.lock_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        then = time.time() - 3600
+        status = {"state": "running", "pid": holder.pid, "heartbeat": then, "images": 99}
+        write_json(left.status_path, status)
+        yield left
+        holder.stdin.close()
+
+
+def test_a_trainer_that_is_silent_but_lives_is_neither_doubled_nor_deleted_and_can_be_stopped(
+    trainings, silent
+):
+    assert trainings.going().folder == silent.folder
+    with pytest.raises(Refused, match=r"^A run is going"):
+        trainings.start("Pixel art", "pixel-art", SMALL, MINE)
+    with pytest.raises(Refused, match=r"^A run is going"):
+        trainings.resume("left", MINE)
+    with pytest.raises(Refused, match="stop it first"):
+        trainings.delete("left", MINE)
+    trainings.stop("left", MINE)
+    assert silent.stop_path.exists()
+
+
+def test_a_file_of_a_run_that_some_program_has_open_keeps_it(trainings, left, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(13, "as Windows says it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(left.folder), "rename", refuse)
+        with pytest.raises(Refused, match="has a file of this run open; close it"):
+            trainings.delete("left", MINE)
+    assert left.exists
+
+
+def test_a_folder_that_is_no_run_is_left_out_of_the_list(trainings, desk, left):
+    stray = trainings.root / "toon-head-20260801"  # an unzipped model
+    stray.mkdir()
+    (stray / "config.json").write_text('{"format": 1, "network": {}}')
+    shown = desk.answer(desk.look, {"run": "left"})
+    assert [run["name"] for run in shown["runs"]] == ["left"]
+    assert shown["run"]["name"] == "left"
 
 
 def test_only_who_may_continue_a_run_is_told_to(desk, left, monkeypatch):
@@ -372,7 +495,37 @@ def test_a_film_of_a_long_run_has_its_first_and_last_sheet_and_some_between(
     with av.open(io.BytesIO(base64.b64decode(film))) as container:
         seen = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
     greys = [round(grey / 25) for grey in seen]
-    assert greys == shown + shown[-1:] * train.FILM_FPS
+    assert greys == shown + shown[-1:] * FILM_FPS
+
+
+def test_who_asks_for_a_film_while_another_is_packed_is_refused_at_once(desk, long, monkeypatch):
+    with desk._filming:
+        began = time.monotonic()
+        assert desk.answer(desk.film, {"run": "long"}) == {"problem": wording_train.FILMS_BUSY}
+        assert time.monotonic() - began < 1
+    assert "uri" in desk.film({"run": "long"})
+
+
+def test_previews_that_are_thinned_out_meanwhile_are_left_out_of_a_film(desk, long, monkeypatch):
+    paths = long.preview_paths()
+    for path in paths[1:-1:2]:
+        path.unlink()
+    monkeypatch.setattr(Run, "preview_paths", lambda run: paths)
+    assert "uri" in desk.film({"run": "long"})
+    assert desk.answer(desk.preview, {"run": "long", "images": 1}) == {
+        "problem": wording_train.GONE
+    }
+
+
+@pytest.fixture
+def long(trainings):
+    """A run with a time-lapse of nine small sheets."""
+    run = Run(trainings.root / "long")
+    run.create("pixel-art", SMALL)
+    run.previews.mkdir()
+    for images in range(9):
+        Image.new("L", (34, 34), 25 * images).save(run.previews / f"{images:07d}.png")
+    return run
 
 
 @pytest.fixture
@@ -447,3 +600,99 @@ def test_beside_the_list_is_what_all_runs_take(trainings, desk, finished):
 def test_the_operators_key_is_for_this_user_alone(trainings):
     assert (trainings.root / ".operator").stat().st_mode & 0o077 == 0
     assert len(trainings.operator) >= 32
+
+
+@pytest.fixture
+def hosted(trainings):
+    """Four runs of visitors on a Space, the oldest first: checkpoints of 80 kB, models of 10."""
+    trainings.rules = Rules(forgets=True)
+    return [visited(trainings, age) for age in (400, 300, 200, 100)]
+
+
+def visited(trainings, age):
+    run = Run(trainings.root / f"aged-{age}")
+    run.create("pixel-art", SMALL)
+    write_json(run.folder / module.PAGE, {"owner": module._hash(MINE)})
+    run.model_folder.mkdir()
+    (run.model_folder / "config.json").write_text("{}")
+    (run.model_folder / "model.safetensors").write_bytes(b"x" * 10_000)
+    run.checkpoint_path.write_bytes(b"x" * 80_000)
+    run.write_status("finished", 99)
+    os.utime(run.config_path, (time.time() - age,) * 2)
+    return run
+
+
+def kept(runs):
+    """Which runs have a checkpoint, only a model, or nothing any more."""
+    return ["all" if r.checkpoint_path.exists() else "model" if r.exists else "" for r in runs]
+
+
+ROOM = {
+    "for all": (400_000, ["all", "all", "all", "all"]),
+    "for three": (300_000, ["model", "all", "all", "all"]),
+    "for two": (210_000, ["model", "model", "all", "all"]),
+    "for a run and three models": (130_000, ["model", "model", "model", "all"]),
+    "for a run and two models": (117_000, ["", "model", "model", "all"]),
+    "for one": (95_000, ["", "", "", "all"]),
+}
+
+
+@pytest.mark.parametrize(("most", "left"), ROOM.values(), ids=ROOM.keys())
+def test_on_a_space_old_runs_lose_their_checkpoints_and_then_go_for_a_new_one(
+    trainings, hosted, monkeypatch, most, left
+):
+    monkeypatch.setattr(Trainings, "_spawn", lambda self, run, most_minutes: None)
+    allow(trainings, most)
+    assert trainings.start("Pixel art", "pixel-art", SMALL, MINE).exists
+    assert kept(hosted) == left
+
+
+def test_on_a_space_the_run_that_is_going_and_the_newest_other_one_stay(
+    trainings, hosted, monkeypatch
+):
+    allow(trainings, 1)
+    going = hosted[1].folder
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "alive", property(lambda run: run.folder == going))
+        trainings._make_room()
+    assert kept(hosted) == ["", "all", "", "all"]
+
+
+def test_on_a_space_what_somebody_put_beside_the_runs_stays(trainings, hosted):
+    (hosted[0].folder / module.PAGE).unlink()
+    allow(trainings, 1)
+    trainings._make_room()
+    assert kept(hosted) == ["all", "", "", "all"]
+
+
+def test_on_a_space_many_runs_are_no_end_of_all_trainings(trainings, hosted, monkeypatch):
+    monkeypatch.setattr(Trainings, "_spawn", lambda self, run, most_minutes: None)
+    monkeypatch.setattr(module, "MOST_RUNS", 3)
+    assert trainings.start("Pixel art", "pixel-art", SMALL, MINE).exists
+    assert kept(hosted) == ["", "", "all", "all"]
+
+
+def test_at_home_no_run_loses_anything_but_previews(trainings, hosted, monkeypatch):
+    trainings.rules = Rules(most_bytes=1)
+    trainings._make_room()
+    assert kept(hosted) == ["all"] * 4
+    monkeypatch.setattr(module, "MOST_RUNS", 3)
+    with pytest.raises(Refused, match="There are 3 runs already; delete one first"):
+        trainings.start("Pixel art", "pixel-art", SMALL, MINE)
+
+
+def test_a_run_that_lost_its_checkpoint_says_so_and_is_not_continued_from_nothing(
+    trainings, desk, hosted
+):
+    hosted[0].checkpoint_path.unlink()
+    wish = {"run": hosted[0].folder.name, "owner": MINE, "minutes": 5}
+    shown = desk.look(wish)["run"]
+    assert (shown["goes_on"], shown["advice"]) == (False, wording_train.MADE_ROOM)
+    assert desk.answer(desk.resume, wish) == {"problem": wording_train.MADE_ROOM}
+    assert desk.look({**wish, "run": hosted[1].folder.name})["run"]["goes_on"]
+
+
+def test_a_space_says_what_becomes_of_runs():
+    words = wording_train.forgets(10, 10**9)
+    assert "at most 10 minutes" in words
+    assert "Over 1,000 MB, the oldest runs make room for the newer" in words

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import uploads
-from demo.uploads import UploadError, Uploads
+from demo import uploads, wording_train
+from demo.uploads import ReadingOthersError, UploadError, Uploads
 from diffusion.data import load_images
 
 ROOT = Path(__file__).parents[1]
@@ -187,21 +191,166 @@ def test_a_token_opens_nothing_else(tmp_path):
     assert (tmp_path / "secret").is_dir()
 
 
+def grow_old(path: Path, seconds: float) -> None:
+    then = path.stat().st_mtime - seconds
+    os.utime(path, (then, then))
+
+
+def taken(folder: Path, count: int) -> list[str]:
+    """Tokens of so many uploads, each eleven minutes older than the next."""
+    staged, tokens = Uploads(folder / "staged"), []
+    for _ in range(count):
+        for path in staged.folder.glob("*"):
+            grow_old(path, 660)
+        tokens.append(staged.take(send(folder, faces()), list(faces())).token)
+    return tokens
+
+
 def test_uploads_that_nobody_uses_make_room_for_others(tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "KEPT", 3)
-    staged = Uploads(tmp_path / "staged")
-    tokens = [staged.take(send(tmp_path, faces()), list(faces())).token for _ in range(5)]
-    left = {path.name for path in (tmp_path / "staged").iterdir()}
-    assert len(left) <= 3
-    assert tokens[-1] in left
+    tokens = taken(tmp_path, 5)
+    assert {path.name for path in (tmp_path / "staged").iterdir()} == set(tokens[2:])
 
 
 def test_uploads_that_take_too_much_of_the_disk_make_room_for_others(tmp_path, monkeypatch):
     one = 20 * 64 * 64 * 3
     monkeypatch.setattr(uploads, "KEPT_BYTES", round(2.5 * one))
-    staged = Uploads(tmp_path / "staged")
-    tokens = [staged.take(send(tmp_path, faces()), list(faces())).token for _ in range(4)]
+    tokens = taken(tmp_path, 4)
     assert {path.name for path in (tmp_path / "staged").iterdir()} == set(tokens[1:])
+
+
+@pytest.mark.parametrize(("limit", "most"), [("KEPT", 3), ("KEPT_BYTES", 20 * 64 * 64 * 3)])
+def test_young_uploads_are_never_thrown_out_for_a_newcomer(tmp_path, monkeypatch, limit, most):
+    staged = Uploads(tmp_path / "staged")
+    tokens = [staged.take(send(tmp_path, faces()), list(faces())).token for _ in range(2)]
+    monkeypatch.setattr(uploads, limit, most)
+    if limit == "KEPT":
+        tokens.append(staged.take(send(tmp_path, faces()), list(faces())).token)
+    with pytest.raises(UploadError, match="choose yours again in ten minutes"):
+        staged.take(send(tmp_path, faces()), list(faces()))
+    assert {path.name for path in staged.folder.iterdir()} == set(tokens)
+    assert not everything(tmp_path / "sent")
+
+
+def test_pictures_that_are_being_read_are_thrown_out_only_when_nobody_can_read_them(tmp_path):
+    staged = Uploads(tmp_path / "staged")
+    young, old = (staged.folder / f".reading-{age}" for age in ("young", "old"))
+    for folder in (young, old):
+        folder.mkdir(parents=True)
+    grow_old(young, 1800)
+    grow_old(old, 3700)
+    staged.take(send(tmp_path, faces()), list(faces()))
+    assert young.exists()
+    assert not old.exists()
+    with pytest.raises(UploadError, match="choose them again"):
+        staged.move(young.name, tmp_path / "run", 64)
+
+
+def test_after_an_hour_an_upload_goes_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "LOOKS", 0.05)
+    staged = Uploads(tmp_path / "staged")
+    upload = staged.take(send(tmp_path, faces()), list(faces()))
+    before = set(threading.enumerate())
+    staged.clear_now_and_then()
+    (timer,) = set(threading.enumerate()) - before
+    time.sleep(0.2)
+    path = staged.folder / upload.token
+    assert path.exists()
+    grow_old(path, 3700)
+    timer.join(1)
+    assert not path.exists()
+    del staged  # as when its page is closed
+    gc.collect()
+    timer.join(5)
+    assert not timer.is_alive()
+
+
+def test_while_pictures_are_read_others_are_refused_at_once_and_keep_theirs(tmp_path, monkeypatch):
+    reading, read, decode = threading.Event(), threading.Event(), uploads._decode
+
+    def slowly(given, work):
+        reading.set()
+        assert read.wait(60)
+        return decode(given, work)
+
+    staged = Uploads(tmp_path / "staged")
+    monkeypatch.setattr(uploads, "_decode", slowly)
+    first = threading.Thread(
+        target=staged.take, args=(send(tmp_path / "first", faces()), list(faces()))
+    )
+    first.start()
+    assert reading.wait(60)
+    files = send(tmp_path / "second", faces())
+    began = time.monotonic()
+    with pytest.raises(ReadingOthersError) as refusal:
+        staged.take(files, list(faces()))
+    assert time.monotonic() - began < 1
+    assert str(refusal.value) == wording_train.READING_OTHERS
+    read.set()
+    first.join()
+    assert staged.take(files, list(faces())).pictures == 20
+
+
+def test_pictures_that_would_take_a_processor_for_hours_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_SECONDS", 2.0)
+    large = large_png(7071)
+    packed = archive({f"{i}.png": large for i in range(100)}, zipfile.ZIP_STORED)
+    began = time.thread_time()
+    with pytest.raises(UploadError, match=r"^These pictures take too long to read; give fewer"):
+        Uploads(tmp_path / "staged").take(send(tmp_path, {"all.zip": packed}), ["all.zip"])
+    assert time.thread_time() - began < 10
+    assert not everything(tmp_path)
+
+
+def test_pictures_count_by_their_pixels_and_those_of_a_phone_are_never_too_many(
+    tmp_path, monkeypatch
+):
+    assert uploads.MOST_PIXELS > 1000 * 4032 * 3024
+    assert uploads.MOST * 512 * 512 < uploads.MOST_PIXELS
+    monkeypatch.setattr(uploads, "MOST_PIXELS", 20 * 24 * 24)
+    staged = Uploads(tmp_path / "staged")
+    assert staged.take(send(tmp_path, faces(20)), list(faces(20))).pictures == 20
+    with pytest.raises(UploadError, match=r"^These pictures take too long to read; give fewer"):
+        staged.take(send(tmp_path, faces(21)), list(faces(21)))
+
+
+def test_a_file_that_is_named_many_times_counts_once(tmp_path):
+    path, *_ = send(tmp_path, {"all.zip": archive(faces())})
+    upload = Uploads(tmp_path / "staged").take([path] * 5, ["all.zip"] * 5)
+    assert upload.pictures == 20
+
+
+def test_what_archives_unpack_to_is_counted_over_all_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MOST_UNPACKED", 3 * sum(map(len, faces().values())) // 2)
+    staged, one = Uploads(tmp_path / "staged"), archive(faces())
+    assert staged.take(send(tmp_path, {"one.zip": one}), ["one.zip"]).pictures == 20
+    with pytest.raises(UploadError, match=r"^two\.zip would unpack to far too much"):
+        staged.take(send(tmp_path, {"one.zip": one, "two.zip": one}), ["one.zip", "two.zip"])
+
+
+def test_an_archive_with_a_long_list_of_entries_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    packed = archive(dict.fromkeys((f"{i:0200d}.txt" for i in range(50_000)), b""))
+    with monkeypatch.context() as patch:
+        patch.setattr(zipfile.ZipFile, "__init__", None)  # it would read the list
+        with pytest.raises(UploadError, match="over 20,000"):
+            Uploads(tmp_path / "staged").take(send(tmp_path, {"all.zip": packed}), ["all.zip"])
+    assert not everything(tmp_path)
+
+
+def test_the_list_of_as_many_pictures_as_are_taken_is_short_enough(tmp_path):
+    names = [f"faces of somebody/summer/IMG_{i:020d}.jpeg" for i in range(uploads.MOST)]
+    both = [*names, *(f"__MACOSX/{name}" for name in names)]
+    (path,) = send(tmp_path, {"all.zip": archive(dict.fromkeys(both, b""), zipfile.ZIP_STORED)})
+    assert uploads._listed(path) < uploads.MOST_LISTED
+
+
+def test_no_file_is_replaced_while_it_is_mapped(tmp_path, monkeypatch):
+    staged = Uploads(tmp_path / "staged")
+    upload = staged.take(send(tmp_path, faces()), list(faces()))
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "memmap", None)
+        assert staged.move(upload.token, tmp_path / "half", 32) == 20
+    assert load_images(tmp_path / "half", 32).pixels.shape == (20, 32, 32, 3)
 
 
 def test_files_that_are_too_large_are_refused_in_one_sentence(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ const LATER = 5000; // and otherwise
 const FRAMES = 6; // previews per second of the time-lapse
 const AT_ONCE = 6; // uploads
 const SURE = 4000; // milliseconds in which a second click deletes
+const QUARTER = 25; // percent of an upload between two words to those who listen
 const OWNER = "cartoon-owner";
 const OPERATOR = "cartoon-operator";
 const WATCHED = "cartoon-run";
@@ -28,7 +29,9 @@ let fetching = false;
 let following = true; // whether the newest sheet is shown as it comes
 let playing = null;
 let upload_ = null; // the token of this visitor's pictures
+let unread = null; // those that were sent, and that the server had no time to read
 let sending = 0; // uploads: only the latest counts
+let reading = false; // whether one is on its way
 let starting = false;
 let sure = null; // the timer of a click on Delete that waits for a second one
 let timer = null;
@@ -74,13 +77,16 @@ async function look() {
 function tell() {
   pill(known.going);
   root.dataset.state = known.going ? "going" : "idle";
-  find(".start").disabled = starting || Boolean(known.going);
+  allow(find(".start"), !starting && !known.going);
   occupied();
   if (!watched && known.going) watch_(known.going.name);
   if (watched && !known.runs.some((run) => run.name === watched)) watch_(null);
   list(known.runs);
   // Unless the tab is on show, the answer tells nothing of the run that stays there.
-  if (known.run || !watched) find("article.run").hidden = !known.run;
+  const article = find("article.run");
+  const focused = article.contains(document.activeElement);
+  if (known.run || !watched) article.hidden = !known.run;
+  if (focused && article.hidden) (find(".runs li button") ?? find(".start")).focus();
   if (known.run) details(known.run);
 }
 
@@ -139,8 +145,9 @@ function details(run) {
 function buttons(run) {
   const mine = run.mine;
   const going = Boolean(known.going);
+  const focused = find(".actions :focus");
   show(".stop", run.live && mine);
-  show(".continue", !run.live && mine && !going);
+  show(".continue", !run.live && mine && !going && run.goes_on);
   const again = find(".continue");
   again.textContent =
     run.state === "finished"
@@ -151,11 +158,27 @@ function buttons(run) {
   show("article .film", run.previews.length > 1);
   show(".delete", !run.live && mine);
   show(".foreign", !mine);
+  if (focused?.hidden) find(".actions button:not([hidden])")?.focus();
 }
 
 function show(selector, whether) {
   find(selector).hidden = !whether;
 }
+
+// Whether a button can be pressed. One that were disabled would lose the keyboard that is on it.
+function allow(button, whether) {
+  button.setAttribute("aria-disabled", String(!whether));
+}
+
+root.addEventListener(
+  "click",
+  (event) => {
+    if (!event.target.closest("[aria-disabled=true]")) return;
+    event.preventDefault();
+    event.stopPropagation();
+  },
+  true,
+);
 
 // One line, the loss downward on a logarithmic axis.
 function line(points) {
@@ -369,6 +392,10 @@ form.addEventListener("change", (event) => {
   find(".drop").hidden = form.elements.pictures.value !== "own";
   const shipped = form.elements.begin.value === "shipped";
   for (const field of ["size", "network"]) form.elements[field].disabled = shipped;
+  const begun = shipped ? "shipped" : form.elements.network.value;
+  for (const field of ["batch", "rate"]) {
+    form.elements[field].placeholder = form.elements[field].dataset[begun];
+  }
   estimate();
 });
 
@@ -385,12 +412,22 @@ function choose(select) {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   asked++; // an estimate that is on its way does not overwrite what comes of this
-  find(".start").disabled = starting = true;
-  const answer = await answered(server.start(wish()), unanswered);
-  find(".start").disabled = starting = false;
+  const sought = wish();
+  const isOwn = sought.pictures === "own";
+  if (isOwn && reading) return say(find(".taken").dataset.reading, false, true);
+  if (isOwn && unread) {
+    await prepare(take.bind(null, unread));
+    if (!upload_) return;
+    sought.upload = upload_;
+  }
+  starting = true;
+  const answer = await once(find(".start"), () => answered(server.start(sought), unanswered));
+  starting = false;
   if (answer.problem) return say(answer.problem, false, true);
-  upload_ = null;
-  find(".taken").textContent = "";
+  if (isOwn) {
+    upload_ = null;
+    took("");
+  }
   watch_(answer.run);
 });
 
@@ -411,28 +448,43 @@ for (const kind of ["dragover", "drop"]) {
   });
 }
 
-// Sends files and has them read; those chosen before are not wanted any more, whatever comes of it.
-async function send(files) {
+const send = (files) =>
+  prepare((wanted) => {
+    const refused = refusal(files, find(".taken").dataset);
+    return refused ? { problem: refused } : read(files, wanted);
+  });
+
+// Has pictures read, as `work` does it as long as they are wanted; those chosen before are not
+// wanted any more, whatever comes of it.
+async function prepare(work) {
   const mine = ++sending;
-  upload_ = null;
-  const refused = refusal(files, find(".taken").dataset);
-  const answer = refused ? { problem: refused } : await read(files, () => mine === sending);
+  upload_ = unread = null;
+  reading = true;
+  took("");
+  const answer = await work(() => mine === sending);
   if (mine !== sending) return;
   sending++; // what is still on its way after a failure says nothing more
+  reading = false;
+  find(".reading").textContent = "";
   took(answer.problem ?? answer.words, Boolean(answer.problem));
   upload_ = answer.upload ?? null;
+  unread = answer.later ? answer.files : null;
 }
 
 // What the server made of these files, which are sent as long as they are `wanted`.
 async function read(files, wanted) {
-  const template = find(".estimate .words").dataset.uploading;
+  const count = find(".reading");
   const sent = new Array(files.length);
-  let next = 0;
+  let [next, done] = [0, 0];
   const one = async () => {
     while (next < files.length && wanted()) {
       const i = next++;
-      took(fill(template, { done: i + 1, all: files.length }));
-      sent[i] = { path: (await upload(files[i])).path, name: files[i].name };
+      count.textContent = fill(count.dataset.words, { done: i + 1, all: files.length });
+      // Two that are the same under the same name would be one, and whoever has it read first
+      // takes it away from the other.
+      const { path } = await upload(new File([files[i]], chance()));
+      sent[i] = { path, name: files[i].name };
+      if (wanted()) announce(++done / files.length);
     }
   };
   try {
@@ -440,11 +492,24 @@ async function read(files, wanted) {
   } catch (error) {
     return { problem: String(error.message ?? error) };
   }
-  return wanted() ? answered(server.take({ files: sent }), unanswered) : {};
+  return wanted() ? take(sent) : {};
+}
+
+async function take(files) {
+  return { files, ...(await answered(server.take({ files }), unanswered)) };
+}
+
+// Now and then, to those who do not see the count.
+function announce(share) {
+  const line = find(".sent");
+  const percent = Math.floor((share * 100) / QUARTER) * QUARTER;
+  const text = percent ? fill(line.dataset.words, { percent }) : "";
+  if (line.textContent !== text) line.textContent = text;
 }
 
 function took(text, isProblem = false) {
   const words = find(".taken");
+  find(".sent").textContent = "";
   words.textContent = text;
   words.classList.toggle("problem", isProblem);
 }
@@ -465,12 +530,24 @@ const act = async (what, extra = {}) => {
   find(".refusal").textContent = "";
   const answer = await answered(server[what]({ run, ...keys, ...extra }), unanswered);
   if (answer.problem && run === watched) find(".refusal").textContent = answer.problem;
-  if (!answer.problem) look();
+  if (!answer.problem) await look();
   return answer;
 };
 
+// What a button asks for, which it asks for only once at a time.
+async function once(button, ask) {
+  allow(button, false);
+  try {
+    return await ask();
+  } finally {
+    allow(button, true);
+  }
+}
+
 find(".stop").addEventListener("click", () => act("stop"));
-find(".continue").addEventListener("click", () => act("resume", { minutes: minutes() }));
+find(".continue").addEventListener("click", ({ currentTarget: button }) =>
+  once(button, () => act("resume", { minutes: minutes() })),
+);
 find(".delete").addEventListener("click", ({ currentTarget: button }) => {
   if (told !== watched) return;
   if (sure) {
@@ -487,15 +564,12 @@ function disarm() {
   find(".delete").textContent = find(".delete").dataset.delete;
 }
 for (const what of ["model", "film"]) {
-  find(`article .${what}`).addEventListener("click", async ({ currentTarget: button }) => {
-    button.disabled = true;
-    try {
+  find(`article .${what}`).addEventListener("click", ({ currentTarget: button }) =>
+    once(button, async () => {
       const { name, uri } = await act(what);
       if (uri) await download(name, uri);
-    } finally {
-      button.disabled = false;
-    }
-  });
+    }),
+  );
 }
 find("article .compare").addEventListener("click", () => {
   if (told !== watched) return;

@@ -1,0 +1,213 @@
+"""The Train tab in a real browser: somebody's own pictures."""
+
+import json
+
+import pytest
+from train_tab import CALLS, ESTIMATED, Held, Tab, calls, pictures
+
+from demo import wording_train
+from demo.uploads import MOST_BYTES, MOST_SENT, ReadingOthersError, Uploads
+
+pytest_plugins = ["train_fixtures"]
+pytestmark = [pytest.mark.page, pytest.mark.slow]
+
+
+def test_own_pictures_are_taken_and_bad_ones_are_refused_beside_the_button(tab, tmp_path):
+    page = tab.page
+    page.click(".train label.own")
+    (tmp_path / "notes.png").write_text("no picture")
+    page.set_input_files(".train .files", str(tmp_path / "notes.png"))
+    page.wait_for_selector(".taken.problem")
+    assert tab.text(".taken").startswith("notes.png is not a picture;")
+    page.set_input_files(".train .files", pictures(tmp_path, 16))
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+
+
+def test_files_that_are_too_large_are_refused_before_they_are_sent(tab, tmp_path):
+    page, sent = tab.page, []
+    page.on("request", lambda request: sent.append(request.url))
+    page.click(".train label.own")
+    with open(tmp_path / "faces.zip", "wb") as file:
+        file.truncate(MOST_SENT + 1)
+    page.set_input_files(".train .files", str(tmp_path / "faces.zip"))
+    page.wait_for_selector(".taken.problem")
+    assert tab.text(".taken") == wording_train.too_big("faces.zip", MOST_SENT)
+    count = MOST_BYTES // MOST_SENT + 1
+    for i in range(count):
+        with open(tmp_path / f"{i}.zip", "wb") as file:
+            file.truncate(MOST_SENT)
+    page.set_input_files(".train .files", [str(tmp_path / f"{i}.zip") for i in range(count)])
+    assert tab.text(".taken") == wording_train.too_much(MOST_BYTES)
+    assert not [url for url in sent if "upload" in url]
+
+
+def test_a_refused_set_of_pictures_does_not_leave_an_earlier_one(tab, tmp_path):
+    page, started = tab.page, calls(tab.page, "start")
+    page.click(".train label.own")
+    names = pictures(tmp_path, 16)
+    page.set_input_files(".train .files", names)
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+    page.set_input_files(".train .files", names[:3])
+    page.wait_for_selector(".taken.problem")
+    page.click(".train .start")
+    page.wait_for_selector(".estimate .words.problem")
+    assert tab.text(".estimate .words") == wording_train.NO_PICTURES
+    assert [json.loads(data)["data"]["upload"] for data in started] == [None]
+
+
+def test_only_the_latest_set_of_pictures_counts(tab, tmp_path):
+    page = tab.page
+    page.click(".train label.own")
+    names = pictures(tmp_path, 17)
+    held = Held(page, '"take"')
+    page.set_input_files(".train .files", names[:16])
+    held.wait()
+    page.set_input_files(".train .files", names)
+    tab.wait("document.querySelector('.taken').textContent === '17 pictures are ready.'")
+    with page.expect_response(lambda response: '"take"' in (response.request.post_data or "")):
+        held.go_on()
+    page.wait_for_timeout(200)
+    assert tab.text(".taken") == "17 pictures are ready."
+
+
+def drop(page, selector):
+    """Drop a picture there; returns whether the browser was kept from opening it."""
+    return page.evaluate(
+        """(selector) => {
+            const carried = new DataTransfer();
+            carried.items.add(new File(['x'], 'face.png', {type: 'image/png'}));
+            const how = {bubbles: true, cancelable: true, dataTransfer: carried};
+            return ['dragover', 'drop'].every(
+                (kind) => !document.querySelector(selector).dispatchEvent(new DragEvent(kind, how))
+            );
+        }""",
+        selector,
+    )
+
+
+def test_pictures_that_are_dropped_are_estimated_as_ones_own(tab):
+    page = tab.page
+    tab.wait(ESTIMATED)
+    with page.expect_request(lambda request: '"estimate"' in (request.post_data or "")) as asked:
+        assert drop(page, ".train .pictures")
+    assert json.loads(asked.value.post_data)["data"]["pictures"] == "own"
+    assert page.is_visible(".train .drop")
+
+
+def test_a_file_that_is_dropped_anywhere_does_not_take_the_page_away(tab):
+    for name in ("compare", "make", "train"):
+        tab.page.click(f"#header [data-tab={name}]")
+        assert drop(tab.page, "#credits")
+
+
+def test_train_pressed_while_pictures_are_read_says_so_and_asks_for_no_others(tab, tmp_path):
+    page, started = tab.page, calls(tab.page, "start")
+    page.click(".train label.own")
+    tab.wait(ESTIMATED)
+    held = Held(page, '"take"')
+    page.set_input_files(".train .files", pictures(tmp_path, 16))
+    held.wait()
+    page.click(".train .start")
+    page.wait_for_selector(".estimate .words.problem")
+    assert tab.text(".estimate .words") == wording_train.TRAIN["still_reading"]
+    assert not started
+    held.go_on()
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+
+
+def test_a_run_on_built_in_cartoons_leaves_uploaded_pictures_for_the_next(tab, tmp_path):
+    page = tab.page
+    page.click(".train label.own")
+    page.set_input_files(".train .files", pictures(tmp_path, 16))
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+    page.route(CALLS, lambda route: begun(route) if is_start(route) else route.continue_())
+    page.click(".train label:has([value=pixel-art])")
+    with page.expect_response(lambda response: '"start"' in (response.request.post_data or "")):
+        page.click(".train .start")
+    page.click(".train label.own")
+    assert tab.text(".taken") == "16 pictures are ready."
+    with page.expect_request(lambda request: '"start"' in (request.post_data or "")) as asked:
+        page.click(".train .start")
+    assert json.loads(asked.value.post_data)["data"]["upload"]
+
+
+def is_start(route):
+    return '"fn_name":"start"' in (route.request.post_data or "")
+
+
+def begun(route):
+    route.fulfill(json={"run": "somebody-was-quicker-to-delete-it"})
+
+
+def test_reading_is_shown_file_by_file_and_told_by_quarters_to_those_who_listen(tab, tmp_path):
+    page = tab.page
+    page.click(".train label.own")
+    page.evaluate(
+        """() => {
+            const note = (list, ...selectors) => {
+                const seen = new MutationObserver((records) => {
+                    const nodes = records.flatMap(({addedNodes}) => [...addedNodes]);
+                    list.push(...nodes.map((node) => node.textContent));
+                });
+                for (const selector of selectors)
+                    seen.observe(document.querySelector(selector), {childList: true});
+            };
+            note((window.heard = []), '.drop .taken[role=status]', '.drop .sent[role=status]');
+            note((window.shown = []), '.drop .reading[aria-hidden=true]');
+        }"""
+    )
+    page.set_input_files(".train .files", pictures(tmp_path, 16))
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+    assert page.evaluate("shown") == [f"Reading {i} of 16 …" for i in range(1, 17)]
+    quarters = [f"{percent} percent sent" for percent in (25, 50, 75, 100)]
+    assert page.evaluate("heard") == [*quarters, "16 pictures are ready."]
+    assert page.text_content(".drop .reading") == ""
+
+
+def test_two_visitors_who_send_the_same_files_both_have_them_read(tab, browser, training, tmp_path):
+    other, names = Tab(browser, training), pictures(tmp_path, 16)
+    held = {one: Held(one.page, '"take"') for one in (tab, other)}
+    for one, take in held.items():
+        one.page.click(".train label.own")
+        one.page.set_input_files(".train .files", names)
+        take.wait()
+    for one, take in held.items():
+        take.go_on()
+        one.page.wait_for_selector(".taken:not(:empty)")
+        assert one.text(".taken") == "16 pictures are ready."
+    other.context.close()
+
+
+def test_pictures_that_wait_for_somebody_elses_are_read_when_train_is_pressed(
+    tab, tmp_path, monkeypatch
+):
+    def refuse(self, files, names):
+        raise ReadingOthersError(wording_train.READING_OTHERS)
+
+    page = tab.page
+    page.click(".train label.own")
+    with monkeypatch.context() as patch:
+        patch.setattr(Uploads, "take", refuse)
+        page.set_input_files(".train .files", pictures(tmp_path, 16))
+        page.wait_for_selector(".taken.problem")
+        assert tab.text(".taken") == wording_train.READING_OTHERS
+        started = calls(page, "start")
+        with page.expect_response(lambda response: '"take"' in (response.request.post_data or "")):
+            page.click(".train .start")  # too soon
+        page.wait_for_selector(".taken.problem")
+        assert not started
+    page.route(CALLS, lambda route: begun(route) if is_start(route) else route.continue_())
+    with page.expect_request(lambda request: '"start"' in (request.post_data or "")) as asked:
+        page.click(".train .start")
+    assert json.loads(asked.value.post_data)["data"]["upload"]
+
+
+def test_beside_ones_own_pictures_is_said_who_sees_what_comes_of_them(tab):
+    page = tab.page
+    assert not page.is_visible(".train .told")
+    page.click(".train label.own")
+    assert tab.text(".told") == wording_train.TRAIN["own_told"]
+    for width, height in ((1280, 720), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        box = page.locator(".train .start").bounding_box()
+        assert box["y"] + box["height"] <= height
