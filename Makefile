@@ -51,5 +51,6 @@ $(PYTHON):
 		fi; \
 	done; \
 	echo "No Python 3.10, 3.11 or 3.12 with venv was found; install one" \
-		"(on Debian and Ubuntu: apt install python3 python3-venv)." >&2; \
+		"(Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12;" \
+		"or from https://www.python.org/downloads/)." >&2; \
 	exit 1

@@ -146,7 +146,7 @@ def _watch_memory(pid: int, memory: list[float], done: threading.Event) -> None:
 
 def _memory(pid: int) -> float:
     """Resident memory of a process in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return 0.0

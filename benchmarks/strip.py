@@ -32,7 +32,7 @@ from diffusion.cartoons import COUNT, FIRST, STYLES, face
 from diffusion.device import pick_device, training_precision
 from diffusion.distances import Gaussian, frechet
 from diffusion.features import features, haar
-from diffusion.files import write_json
+from diffusion.files import read_text, write_json
 from diffusion.pictures import read_settings, sheet
 from diffusion.recipe import Recipe, draw
 from diffusion.runs import Run, still_noise, train_run
@@ -158,7 +158,7 @@ def _begun(preset: str, start: str) -> dict:
 
 def _note(run: Run, reached: list[Mark], kind: dict) -> None:
     """For the page's estimate: the pictures by images seen, and when the noise was gone."""
-    known = json.loads(FILE.read_text()) if FILE.is_file() else {"milestones": [], "needed": {}}
+    known = json.loads(read_text(FILE)) if FILE.is_file() else {"milestones": [], "needed": {}}
     others = [m for m in known["milestones"] if any(m[key] != kind[key] for key in kind)]
     _, config = run.config()
     measured = f"{os.cpu_count()} cores, {config.precision}, {platform.machine()}"

@@ -24,9 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import httpx
+import psutil
 import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from diffusion.processes import own_session, print_anything, python
 
 ROOT = Path(__file__).parent.parent
 # At the top; names that begin with a dot stay behind anywhere.
@@ -79,6 +82,7 @@ def main() -> None:
     publishing = commands.add_parser("publish", help="upload the project to a Space")
     publishing.add_argument("name", nargs="?", default="", help="user/space")
     options = parser.parse_args()
+    print_anything()
     try:
         if options.command == "publish":
             print(publish(options.name))
@@ -213,14 +217,15 @@ def start(folder: Path, give_up: float = GIVE_UP) -> Start:
         port = free_port()
         began = time.monotonic()
         with log.open("wb") as output:
+            command = python("app.py", "--port", port)
+            command["env"] = _clean(command["env"], site, Path(temporary) / "hub")
             child = subprocess.Popen(
-                [sys.executable, "app.py", "--port", str(port)],
+                **command,
+                **own_session(),  # to end what the app starts as well
                 cwd=folder,
-                env=_clean_environment(site, Path(temporary) / "hub"),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # to end what the app starts as well
             )
         try:
             while child.poll() is None and time.monotonic() - began < give_up:
@@ -229,7 +234,7 @@ def start(folder: Path, give_up: float = GIVE_UP) -> Start:
                 time.sleep(0.05)
         finally:
             end(child)
-        lines = log.read_text(errors="replace").strip().splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return Start(None, lines[-1].strip() if lines else f"no answer in {give_up:.0f} s")
 
 
@@ -259,7 +264,7 @@ def _goes(path: PurePath) -> bool:
 
 def _card(root: Path) -> dict:
     readme = root / "README.md"
-    parts = readme.read_text().split("---\n", 2) if readme.is_file() else []
+    parts = readme.read_text(encoding="utf-8").split("---\n", 2) if readme.is_file() else []
     try:
         card = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0] else None
     except yaml.YAMLError:
@@ -268,7 +273,8 @@ def _card(root: Path) -> dict:
 
 
 def _pins(root: Path) -> dict[str, str]:
-    return dict(re.findall(r"^([\w-]+)==(\S+)", (root / "requirements.txt").read_text(), re.M))
+    pins = (root / "requirements.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w-]+)==(\S+)", pins, re.M))
 
 
 def _amend_card(root: Path, card: dict) -> Iterator[str]:
@@ -321,11 +327,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _clean_environment(site: Path, hub: Path) -> dict[str, str]:
+def _clean(environment: dict[str, str], site: Path, hub: Path) -> dict[str, str]:
     # No proxy on this machine to slip through, and no cache that holds what the Space would miss.
     kept = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in environment.items()
         if not name.lower().endswith("_proxy") and not name.startswith(("GRADIO_", "HF_"))
     }
     return {**kept, "PYTHONPATH": str(site), "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
@@ -343,11 +349,25 @@ def answers(url: str) -> bool:
 
 def end(child: subprocess.Popen) -> None:
     """End a process that leads its own session, and all that it started."""
+    if sys.platform == "win32":
+        _end_tree(child)
+        return
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(5)
+
+
+def _end_tree(child: subprocess.Popen) -> None:
+    tree = [child]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree += psutil.Process(child.pid).children(recursive=True)
+    for process in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(5)
 
 
 if __name__ == "__main__":

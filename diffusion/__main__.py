@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from diffusion.cli import app
 from diffusion.device import keep_memory
+from diffusion.processes import print_anything
 
 keep_memory()
+print_anything()
 app(prog_name="python -m diffusion")

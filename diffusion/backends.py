@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -32,8 +31,9 @@ from diffusion import compiled
 from diffusion.cache import cache_dir
 from diffusion.denoiser import Network
 from diffusion.device import apart, training_precision
-from diffusion.files import write_json
+from diffusion.files import read_text, write_json
 from diffusion.model import DiffusionModel
+from diffusion.processes import give_way, python
 from diffusion.unet import UNet
 
 BACKENDS = ("auto", "openvino", "bfloat16", "float16", "float32")
@@ -83,9 +83,11 @@ def prepare(model: DiffusionModel, done: Callable[[DiffusionModel], None]) -> No
         try:
             with tempfile.TemporaryDirectory() as folder:
                 model.save_pretrained(folder)
-                command = [sys.executable, "-m", "diffusion.backends", folder]
+                command = python("-m", "diffusion.backends", folder)
                 home = Path(__file__).parents[1]
-                subprocess.run(command, cwd=home, check=True, capture_output=True, timeout=PATIENCE)
+                subprocess.run(
+                    **command, cwd=home, check=True, capture_output=True, timeout=PATIENCE
+                )
             done(accelerated(model))
         except Exception:
             log.warning("OpenVINO could not be used; torch computes instead", exc_info=True)
@@ -115,7 +117,7 @@ def fastest(model: DiffusionModel) -> str:
         return names[0]
     name = f"{_machine(model, names)}.json"
     try:
-        remembered = json.loads((cache_dir("backends") / name).read_text())["fastest"]
+        remembered = json.loads(read_text(cache_dir("backends") / name))["fastest"]
     except (OSError, ValueError, KeyError, TypeError):
         remembered = None
     if remembered not in names:
@@ -222,7 +224,7 @@ def _machine(model: DiffusionModel, names: list[str]) -> str:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
     parts = ("model name", "flags", "features")
@@ -230,8 +232,7 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":  # the process of `prepare`
-    if hasattr(os, "nice"):
-        os.nice(10)  # whoever waits for pictures goes first
+    give_way(10)  # whoever waits for pictures goes first
     loaded = DiffusionModel.from_pretrained(sys.argv[1])
     compiled.convert(loaded.network)
     fastest(loaded)

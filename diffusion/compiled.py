@@ -5,6 +5,7 @@ Converting takes some seconds and happens once for each content of the weights.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -190,5 +191,6 @@ def _content(network: UNet) -> str:
 def _forget_old() -> None:
     files = sorted(cache_dir("openvino").glob("*.xml"), key=lambda file: file.stat().st_mtime)
     for file in files[:-KEPT]:
-        file.unlink(missing_ok=True)
-        file.with_suffix(".bin").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on Windows, while some process computes with it
+            file.with_suffix(".bin").unlink(missing_ok=True)
+            file.unlink(missing_ok=True)

@@ -6,9 +6,18 @@ import contextlib
 import json
 import os
 import re
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from diffusion.processes import process_exists
+
+Result = TypeVar("Result")
+
+WAITS = (0.01, 0.02, 0.04, 0.08, *[0.2] * 9)  # seconds; see `_patiently`
 
 
 @contextlib.contextmanager
@@ -20,28 +29,22 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         temporary.touch()  # with the user's usual permissions, whoever writes into it
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _patiently(lambda: os.replace(temporary, path))
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def process_exists(pid: int) -> bool:
-    """Whether some process has this id now; it need not be the one that once had it.
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, which another process may replace meanwhile."""
+    return _patiently(lambda: path.read_text(encoding="utf-8"))
 
-    A process that has ended and that nobody asked how does not exist any more.
-    """
-    with contextlib.suppress(OSError, IndexError):  # there is no /proc outside Linux
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1]
-        return not state.startswith(("Z", "X"))
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # it is somebody else's
-    return True
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file, the same bytes on every system: in UTF-8, its lines as they are."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.encode())
 
 
 def size_of(folder: Path) -> int:
@@ -56,13 +59,25 @@ def size_of(folder: Path) -> int:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON for people and programs: indented, with a final newline."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _patiently(do: Callable[[], Result]) -> Result:
+    """Do something with a file, on Windows again and again for two seconds while it is refused.
+
+    There a file cannot be replaced while anybody reads it, nor read while it is being replaced.
+    """
+    for seconds in WAITS if sys.platform == "win32" else ():
+        with contextlib.suppress(PermissionError):
+            return do()
+        time.sleep(seconds)
+    return do()
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Delete what processes left that were killed while they wrote here."""
-    for path in folder.iterdir():
-        match = re.fullmatch(r"\..+\.(\d+)\.\d+\.partial", path.name)
-        if match and not process_exists(int(match[1])):
-            path.unlink(missing_ok=True)
+    with contextlib.suppress(ImportError):  # the library alone does without psutil
+        for path in folder.iterdir():
+            match = re.fullmatch(r"\..+\.(\d+)\.\d+\.partial", path.name)
+            if match and not process_exists(int(match[1])):
+                path.unlink(missing_ok=True)

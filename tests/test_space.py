@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
+import psutil
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
@@ -239,6 +243,23 @@ def test_an_app_that_never_answers_is_found_and_ended(project):
         os.kill(int(pid.read_text()), 0)
 
 
+def test_on_windows_an_app_ends_with_all_that_it_started(project, monkeypatch):
+    (project / "app.py").write_text(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()"
+    )
+    with subprocess.Popen([sys.executable, project / "app.py"], stdout=subprocess.PIPE) as app:
+        started = psutil.Process(int(app.stdout.readline()))
+        monkeypatch.setattr(sys, "platform", "win32")
+        monkeypatch.delattr(os, "killpg")
+        monkeypatch.setattr(space, "signal", SimpleNamespace(SIGTERM=signal.SIGTERM))
+        space.end(app)
+        assert app.poll() is not None
+        assert psutil.wait_procs([started], timeout=5)[0] == [started]
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -264,6 +285,17 @@ def test_one_failure_fails_the_report(capsys):
     assert space.report(iter([space.Check("Fine")]))
     assert not space.report(iter([space.Check("Bad", "mend it"), space.Check("Fine")]))
     assert capsys.readouterr().out == "✓ Fine.\n✗ Bad: mend it.\n✓ Fine.\n"
+
+
+def test_the_report_is_printed_on_a_console_without_its_signs(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "argv", ["space", "check"])
+    monkeypatch.setattr(space, "checks", lambda root: iter([space.Check("Fine")]))
+    with pytest.raises(SystemExit) as ended:
+        space.main()
+    assert ended.value.code == 0
+    assert console.buffer.getvalue().decode("cp1252").strip() == "? Fine."
 
 
 @pytest.mark.slow

@@ -10,10 +10,11 @@ import numpy as np
 import typer
 
 from diffusion.cli.problem import one_sentence
-from diffusion.cli.train import give_way, images_per_second
+from diffusion.cli.train import images_per_second
 from diffusion.data import Images
 from diffusion.device import pick_device, training_precision
 from diffusion.model import DiffusionModel
+from diffusion.processes import give_way
 from diffusion.train_config import PRESETS, TrainConfig, shape_of
 
 PICTURES = 256
