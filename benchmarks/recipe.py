@@ -18,10 +18,9 @@ import typer
 from PIL import Image
 
 from benchmarks.tables import put_table
-from diffusion.cli.measurement import subject_of
 from diffusion.data import load_images
 from diffusion.device import pick_device
-from diffusion.evaluation import Faces, Setting, drawn
+from diffusion.evaluation import Faces, Setting, Subject, drawn
 from diffusion.pictures import save_png, sheet
 from diffusion.recipe import Recipe
 from diffusion.results import read
@@ -74,6 +73,8 @@ def table(out: Path, data: Path) -> str:
     """One line for every model that was measured, the best distance first."""
     results = read(out)
     lines = [
+        f"{results['count']:,} pictures per row, as many real ones in the last:",
+        "",
         "| predicts | schedule | weight | average | images | minutes | FD | KID ×1000 | W-FD | "
         "precision | recall | copies | off white |",
         f"| --- | --- | --- | ---: | {'---: | ' * 9}".rstrip(),
@@ -122,7 +123,7 @@ def _off_white(row: dict, results: dict, data: Path) -> float:
 
 def _drawn(row: dict, results: dict, data: Path) -> np.ndarray:
     """The pictures that a row was measured on."""
-    subject = subject_of(row["model"], pick_device("cpu"), results["machine"].split(", ")[1])
+    subject = Subject.load(row["model"], pick_device("cpu"), results["machine"].split(", ")[1])
     setting = Setting(Recipe("ddim", STEPS))
     return drawn(subject, setting, _faces(results, data), results["seed"])[0]
 

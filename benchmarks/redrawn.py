@@ -18,11 +18,10 @@ import typer
 from torch import Tensor
 
 from benchmarks.tables import put_table
-from diffusion.cli.measurement import subject_of
 from diffusion.data import load_images
 from diffusion.denoiser import at_level
 from diffusion.device import pick_device
-from diffusion.evaluation import Faces
+from diffusion.evaluation import Faces, Subject
 from diffusion.model import DiffusionModel
 from diffusion.noise import EVALUATION, generator
 from diffusion.pictures import from_uint8, to_uint8
@@ -41,7 +40,7 @@ def main(
     page: Annotated[Path, typer.Option(help="Its table is replaced.")] = Path("docs/distance.md"),
 ) -> None:
     """Measure every row and write the table."""
-    subject = subject_of(model, pick_device("cpu"), backend)
+    subject = Subject.load(model, pick_device("cpu"), backend)
     held_out = int(subject.model.training["held_out"])
     faces = Faces(load_images(data, 64), held_out, count, ("efficientnet-lite0",))
     real = faces.images.pixels[faces.unseen]

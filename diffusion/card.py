@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusion.cartoons import COUNT
-from diffusion.data import Source, licence_id
+from diffusion.data import CARTOONSET, Source, attribution_is_enough, licence_id
 from diffusion.model import DiffusionModel
 from diffusion.reader import FILE as READER_FILE
 from diffusion.reader import AttributeReader
 from diffusion.results import conditions, table
-from diffusion.run_card import begun_with
-from diffusion.runs import Run
+from diffusion.run_card import MODEL, PROJECT, begun_with, front_matter
 from diffusion.toons import BUILT_IN
 from diffusion.train_config import FINE_TUNING, TrainConfig, held_out_of
-from diffusion.unet import gflop, parameter_count
+from diffusion.unet import Attention, gflop, parameter_count
 
 ASKED_SEEDS, ASKED_W = range(8), 2.0  # of the pictures to order
 PREDICTS = {
@@ -28,9 +29,15 @@ PREDICTS = {
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is written from; `results` are those of results.py, `reader` a folder."""
+    """What a card is written from.
 
-    run: Run
+    `data`, `config` and `records` are what a run learned from, its settings and its metrics;
+    `results` are those of results.py, `reader` a folder. `name` is the model's in commands.
+    """
+
+    data: str
+    config: TrainConfig
+    records: Sequence[Mapping]
     model: DiffusionModel
     title: str
     source: Source
@@ -38,6 +45,7 @@ class Card:
     history: str
     results: dict | None
     reader: Path | None
+    name: str = MODEL
 
     def text(self) -> str:
         """The card as Markdown with the Hub's front matter."""
@@ -53,12 +61,8 @@ class Card:
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def _front(self) -> str:
-        return f"""---
-license: {licence_id([*self._config.learned_before, self.source])}
-library_name: cartoon-diffusion
-pipeline_tag: unconditional-image-generation
-tags: [diffusion, ddpm, ddim]
----
+        licence = licence_id(self._sources)
+        return f"""{front_matter(licence)}
 
 # {self.title}
 
@@ -67,10 +71,13 @@ A diffusion model of {self._size}×{self._size} pictures, \
 {gflop(self.model.network):.2f} GFLOP per picture and step."""
 
     def _samples(self) -> str:
-        return """![Seeds 0 to 63, all of them, DDIM with 50 steps](samples.png)
+        where = f"; {MODEL} stands for this model's folder" if self.name == MODEL else ""
+        return f"""![Seeds 0 to 63, all of them, DDIM with 50 steps](samples.png)
 
 Seeds 0 to 63, all of them, by DDIM with 50 steps and η 0:
-`python -m diffusion sample --model . --steps 50 --count 64 --out samples.png`"""
+`{self._sample("--steps 50 --count 64 --out samples.png")}`
+
+Commands run in the folder of {PROJECT}{where}."""
 
     def _wishes(self) -> str:
         if not self.model.labels:
@@ -80,6 +87,7 @@ Seeds 0 to 63, all of them, by DDIM with 50 steps and η 0:
             for name, names in self.model.labels.items()
         )
         name, names = next(iter(self.model.labels.items()))
+        wish = shlex.quote(f"{name}={names[0]}")
         read = ""
         if self.reader is not None:
             reader = AttributeReader.load(self.reader)
@@ -94,7 +102,7 @@ pictures alone; of {reader.held_out:,} held-out real ones it reads right: {right
         return f"""## To order
 
 Any of these can be asked for, or left open; {ASKED_W:g} is a good guidance:
-`python -m diffusion sample --model . --label {name}={names[0]} --guidance {ASKED_W:g} --out OUT`
+`{self._sample(f"--label {wish} --guidance {ASKED_W:g} --out OUT")}`
 
 | attribute | values |
 |---|---|
@@ -112,7 +120,7 @@ by DDIM with 50 steps and guidance {ASKED_W:g}; the other attributes are left op
         return f"## Quality\n\n{conditions(self.results)}\n\n{table(self.results)}"
 
     def _data(self) -> str:
-        config, source = self._config, self.source
+        config, source = self.config, self.source
         held_out = (
             f"{config.held_out:,} of them, the last by their names' SHA-256, were never trained on."
             if config.held_out
@@ -122,29 +130,36 @@ by DDIM with 50 steps and guidance {ASKED_W:g}; the other attributes are left op
         before = [one for one in config.learned_before if one != source]
         first = f"\n\n{begun_with(before)}" if before else ""
         named = "; ".join(f"{one.name}, {one.author}, {one.licence}" for one in [source, *before])
+        may = (
+            "The weights may be used with the same attribution:"
+            if attribution_is_enough(self._sources)
+            else "Ask the owners named above what the weights may be used for, and name them:"
+        )
         return f"""## Data
 
 {source.credit}. {source.note}
 {held_out}{flip}{first}
 
-The weights may be used with the same attribution: "trained on {named}"."""
+{may} "trained on {named}"."""
 
     def _training(self) -> str:
-        config = self._config
-        records = self.run.metrics()
-        images, hours = records[-1]["images"], records[-1]["seconds"] / 3600
+        config, last = self.config, self.records[-1]
+        images, hours = last["images"], last["seconds"] / 3600
+        built_in = self.data if self.data in BUILT_IN else ""
         widths = ", ".join(map(str, config.widths))
+        attends = any(isinstance(part, Attention) for part in self.model.network.modules())
+        attention = ", attention at 8×8" if attends else ""
         told = f"\n{self.history}\n" if self.history else ""
         before = f", after {config.seen_before:,} in earlier runs" if config.seen_before else ""
         return f"""## Training
 
-`{command(config, self._built_in)}`
+`{command(config, built_in)}`
 {told}
 | | |
 |---|---|
 | images seen | {images:,}{before} |
 | hardware | {self.hardware}, {hours:.1f} hours |
-| network | U-Net on 2×2 folded pixels, widths {widths}, attention at 8×8 |
+| network | U-Net on 2×2 folded pixels, widths {widths}{attention} |
 | predicts | {PREDICTS[config.prediction]}, {config.schedule} schedule, T = {config.T} |
 | loss weight | {_weight(config)} |
 | optimizer | AdamW, batch {config.batch}, learning rate {config.lr:g}, \
@@ -163,25 +178,31 @@ second has seen twice as many images as the one before:
             "" if self.model.labels else " It takes no wishes: every picture is a draw at random."
         )
         judged = (
-            "Quality was judged by eye and by the\ntest suite; no distance was measured."
+            "No distance was measured."
             if self.results is None
             else "Distances depend on the number of pictures\nand on the features: compare them "
             "only with the floor in the same table."
         )
         return f"""## Limits
 
-It draws what its pictures hold, as their authors drew them, and nothing beyond: frontal
-heads.{wishes} Small flaws in fine parts remain. {judged}"""
+{self._subject}{wishes} Small flaws in fine parts remain. {judged}"""
 
     @property
-    def _config(self) -> TrainConfig:
-        return self.run.config()[1]
+    def _subject(self) -> str:
+        if self.data in BUILT_IN or self.source.name.startswith(CARTOONSET):
+            return (
+                "It draws what its pictures hold, as their authors drew them, and nothing beyond: "
+                "frontal\nheads."
+            )
+        return "It draws what its pictures hold and nothing beyond."
+
+    def _sample(self, options: str) -> str:
+        """The command that draws with the model."""
+        return f"python -m diffusion sample --model {self.name} {options}"
 
     @property
-    def _built_in(self) -> str:
-        """The name of the built-in cartoons that it learned from; "" for other pictures."""
-        data, _ = self.run.config()
-        return data if data in BUILT_IN else ""
+    def _sources(self) -> list[Source]:
+        return [*self.config.learned_before, self.source]
 
     @property
     def _size(self) -> int:

@@ -17,9 +17,10 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -38,9 +39,23 @@ MAX_BYTES = 64 * 2**20  # of one source image's file
 MAX_IMAGES = 1_000_000
 BATCH, BATCH_BYTES = 256, 256 * 2**20  # files read ahead of the decoders
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
+LINKS = "links that lead out"  # beside suffixes, a kind of what is left out
+MOST_KINDS = 3  # named in a sentence
+
+FREE = "cc0-1.0"  # a licence that asks for nothing
+HUB_LICENCES = {  # those that ask for something, by their names on the Hub
+    *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0"),
+    *("cc-by-sa-3.0", "cc-by-sa-4.0"),
+    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0"),
+    *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
+    *("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
+    *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "odc-by", "odbl"),
+    *("gpl-2.0", "gpl-3.0", "ofl-1.1"),
+}
 
 # Google's CartoonSet: 500×500 with a wide transparent margin; this box holds every face, and
 # its 448 pixels are an exact multiple of 64.
+CARTOONSET = "CartoonSet"
 CARTOONSET_NAME = re.compile(r"cs\d+")
 CARTOONSET_BOX = (25, 12, 473, 460)
 
@@ -66,10 +81,26 @@ class Source:
 
 
 def licence_id(sources: Iterable[Source]) -> str:
-    """As the Hub names the licence of them all: the first that asks for something, if one does."""
-    names = [name.strip() for source in sources for name in source.licence.split(",")]
-    asking = [name for name in names if not name.startswith("CC0")]
-    return (asking or names)[0].lower().replace(" ", "-")
+    """As the Hub names the licence of all sources together.
+
+    "other" where several ask for something, or one that the Hub has no name for.
+    """
+    asking = _asking(sources)
+    if not asking:
+        return FREE
+    return asking.pop() if len(asking) == 1 and asking <= HUB_LICENCES else "other"
+
+
+def attribution_is_enough(sources: Iterable[Source]) -> bool:
+    """Whether the licences of all sources ask for nothing but to name the authors."""
+    return all(re.fullmatch(r"cc-by-\d\.\d", licence) for licence in _asking(sources))
+
+
+def _asking(sources: Iterable[Source]) -> set[str]:
+    """The licences that ask for something, spelled as on the Hub."""
+    names = [name for source in sources for name in source.licence.split(",")]
+    spelled = {re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") for name in names}
+    return {licence for licence in spelled if not licence.startswith("cc0")}
 
 
 @dataclass(frozen=True)
@@ -80,11 +111,20 @@ class Images:
     names: tuple[str, ...]
     key: str  # of the content and the size
     skipped: int = 0  # files that looked like images and could not be read
+    other: Mapping[str, int] = field(default_factory=dict)  # further files, by their kind
     labels: Labels | None = None  # of every picture, where they are known
     source: Source | None = None  # where that is known
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def told(self) -> str:
+        """How many pictures there are and what was left out, as a sentence."""
+        left = [f"{self.skipped:,} broken"] if self.skipped else []
+        left += [_told(self.other)] if self.other else []
+        left_out = f"; {' and '.join(left)} left out" if left else ""
+        return f"{len(self):,} picture{'' if len(self) == 1 else 's'}{left_out}."
 
     def split(self, held_out: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices to train on, and the `held_out` last names in order of their SHA-256."""
@@ -121,11 +161,14 @@ def load_images(
         raise DataError(f"there is no {source}; give a folder, .zip or .tgz of images")
     if is_decoded(source):
         return open_decoded(source, size)
-    key = _content_key(source, size)
+    given = _folder(source) if source.is_dir() else None
+    key = _content_key(source, given.pictures if given else [source], size)
     folder = cache_dir("images") / key
     if not (folder / "images.json").is_file():
         _decode_into(folder, source, size, progress)
-    return _open(folder, key, size)
+    images = _open(folder, key, size)
+    # The key of a folder is that of its pictures alone: what else there is may have changed.
+    return replace(images, other=given.other) if given else images
 
 
 def is_decoded(folder: Path) -> bool:
@@ -136,13 +179,14 @@ def is_decoded(folder: Path) -> bool:
 def open_decoded(folder: Path, size: int) -> Images:
     """The decoded pictures of a folder; raises DataError when they have another size."""
     try:
-        return _open(folder, folder.name, size)
+        images = _open(folder, folder.name, size)
     except (KeyError, OSError, ValueError):
         raise DataError(f"{folder} does not hold pictures of {size} px; start a new run") from None
+    return replace(images, key=_decoded_key(images, size))
 
 
 def _open(folder: Path, key: str, size: int) -> Images:
-    about = json.loads((folder / "images.json").read_text())
+    about = json.loads((folder / "images.json").read_text(encoding="utf-8"))
     shape = (len(about["names"]), size, size, 3)
     if (folder / "pixels.u8").stat().st_size != math.prod(shape):
         # A map of fewer bytes than there are would show pieces of several pictures as one.
@@ -150,21 +194,21 @@ def _open(folder: Path, key: str, size: int) -> Images:
             f"{folder} does not hold {shape[0]:,} pictures of {size} px; delete it and start again"
         )
     pixels = np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=shape)
-    return Images(pixels, tuple(about["names"]), key, about["skipped"])
+    return Images(pixels, tuple(about["names"]), key, about["skipped"], about.get("other", {}))
 
 
 def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
     from tqdm import tqdm
 
     prepare = preparation(size)
-    names, skipped = [], 0
+    names, skipped, other = [], 0, Counter()
     # Decode beside the target: a cache is there completely or not at all.
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".decoding-"))
     try:
         with (
             open(work / "pixels.u8", "wb") as pixels,
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            contextlib.closing(_files(source)) as files,
+            contextlib.closing(_files(source, other)) as files,
             tqdm(desc="Decoding images", unit=" images", disable=not progress) as bar,
         ):
             for batch in _batches(files):
@@ -178,13 +222,34 @@ def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
                     names.append(PurePosixPath(path).stem)
                 bar.update(len(batch))
         if not names:
-            broken = f" ({skipped} broken files were skipped)" if skipped else ""
-            raise DataError(f"no images in {source}{broken}; give a folder, .zip or .tgz of images")
-        (work / "images.json").write_text(json.dumps({"names": names, "skipped": skipped}))
+            raise DataError(_nothing_in(source, skipped, other))
+        about = {"names": names, "skipped": skipped, "other": other}
+        (work / "images.json").write_text(json.dumps(about), encoding="utf-8")
         with contextlib.suppress(OSError):  # another process was first: its copy is the same
             os.replace(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _nothing_in(source: Path, skipped: int, other: Mapping[str, int]) -> str:
+    """Why a source has no pictures, in a sentence."""
+    if other.keys() == {LINKS} and not skipped:
+        lead = "1 link leads" if other[LINKS] == 1 else f"{other[LINKS]:,} links lead"
+        return (
+            f"{lead} out of {source}, and such links are not followed; "
+            "give the folder they point to"
+        )
+    found = [f"{skipped} broken files were skipped"] if skipped else []
+    found += [f"{_told(other)} were left alone"] if other else []
+    why = f" ({', '.join(found)})" if found else ""
+    return f"no images in {source}{why}; give a folder, .zip or .tgz of images"
+
+
+def _told(other: Mapping[str, int]) -> str:
+    """How many files are of other kinds, and which kinds are the most frequent."""
+    kinds = [kind for kind, _ in Counter(other).most_common(MOST_KINDS)]
+    more = ["…"] if len(other) > len(kinds) else []
+    return f"{sum(other.values()):,} of other kinds ({', '.join([*kinds, *more])})"
 
 
 def preparation(size: int) -> Callable[[tuple[str, bytes]], np.ndarray | None]:
@@ -230,15 +295,18 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of every image file, in an order that the content alone decides."""
+def _files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of every image file, in an order that the content alone decides.
+
+    Files of other kinds are counted in `other`.
+    """
     if source.is_dir():
-        return _folder_files(source)
+        return _folder_files(source, other)
     with _unpacking(source):
         if zipfile.is_zipfile(source):
-            return _zip_files(source)
+            return _zip_files(source, other)
         if tarfile.is_tarfile(source):
-            return _tar_files(source)
+            return _tar_files(source, other)
     raise DataError(f"{source} is neither a folder nor a .zip or .tgz archive of images")
 
 
@@ -263,42 +331,74 @@ def _unpacking(source: Path) -> Iterator[None]:
         raise DataError(f"{source} cannot be unpacked ({error}); make the archive again") from error
 
 
-def _folder_files(source: Path) -> Iterator[tuple[str, bytes]]:
-    for path in _folder_paths(source):
+def _folder_files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    folder = _folder(source)
+    other.update(folder.other)
+    for path in folder.pictures:
         _check_bytes(path, path.stat().st_size)
         yield path.relative_to(source).as_posix(), path.read_bytes()
 
 
-def _folder_paths(source: Path) -> list[Path]:
+@dataclass(frozen=True)
+class _Folder:
+    """What lies in a folder and below it."""
+
+    pictures: list[Path]
+    other: Counter[str]  # files by their kind
+
+
+def _folder(source: Path) -> _Folder:
     inside = source.resolve()
-    return sorted(
-        path
-        for path in source.rglob("*")
-        if _is_image_name(path.name) and path.is_file() and inside in path.resolve().parents
-    )
+    pictures, other = [], Counter()
+    # By their parts: paths themselves are compared without regard to case on Windows.
+    for path in sorted(source.rglob("*"), key=lambda path: path.relative_to(source).parts):
+        if not path.exists():  # a link to nothing, or to itself
+            continue
+        if inside not in path.resolve().parents:
+            other[LINKS] += 1
+        elif path.is_file():
+            if is_image_name(path.name):
+                pictures.append(path)
+            else:
+                _count(path.relative_to(source).as_posix(), other)
+    return _Folder(pictures, other)
 
 
-def _zip_files(source: Path) -> Iterator[tuple[str, bytes]]:
+def _zip_files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
     with _unpacking(source), zipfile.ZipFile(source) as archive:
         for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
             check_inside(source, entry.filename)
-            if entry.is_dir() or not _is_image_name(entry.filename):
+            if entry.is_dir():
+                continue
+            if not is_image_name(entry.filename):
+                _count(entry.filename, other)
                 continue
             _check_bytes(entry.filename, entry.file_size)
             yield entry.filename, archive.read(entry)
 
 
-def _tar_files(source: Path) -> Iterator[tuple[str, bytes]]:
+def _tar_files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
     with _unpacking(source), tarfile.open(source, "r:*") as archive:
         for member in archive:
             check_inside(source, member.name)
-            if not member.isfile() or not _is_image_name(member.name):
+            if not member.isfile():
+                continue
+            if not is_image_name(member.name):
+                _count(member.name, other)
                 continue
             _check_bytes(member.name, member.size)
             yield member.name, archive.extractfile(member).read()
 
 
-def _is_image_name(name: str) -> bool:
+def _count(name: str, other: Counter[str]) -> None:
+    """Count a file of another kind, unless it or a folder it lies in is hidden."""
+    path = PurePosixPath(name)
+    if not any(part.startswith(".") for part in path.parts):
+        other[path.suffix.lower() or "no suffix"] += 1
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for a picture: by its suffix, hidden files never."""
     path = PurePosixPath(name)
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
@@ -315,9 +415,14 @@ def _check_bytes(name: str | Path, count: int) -> None:
         raise DataError(f"{name} has {count:,} bytes; give images of at most {MAX_BYTES:,}")
 
 
-def _content_key(source: Path, size: int) -> str:
+def _decoded_key(images: Images, size: int) -> str:
+    digest = hashlib.sha256(f"{VERSION}:{size}:{json.dumps(images.names)}:".encode())
+    digest.update(images.pixels)
+    return digest.hexdigest()[:24]
+
+
+def _content_key(source: Path, paths: Sequence[Path], size: int) -> str:
     digest = hashlib.sha256(f"{VERSION}:{size}:".encode())
-    paths = _folder_paths(source) if source.is_dir() else [source]
     for path in paths:
         if source.is_dir():
             digest.update(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from diffusion.schedule import Schedule
@@ -47,7 +48,7 @@ class Denoiser:
     schedule: Schedule
     prediction: str = "v"
     clip: bool | Tensor = True
-    labels: Tensor | None = None
+    labels: Tensor | ArrayLike | None = None
     guidance: float | Tensor = 1.0
     interval: tuple[float, float] = EVERYWHERE
     rederive: bool = True
@@ -57,12 +58,15 @@ class Denoiser:
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(f"guidance from {low:g} to {high:g} of the noise; choose 0 to 1")
+        if self.labels is not None:
+            object.__setattr__(self, "labels", torch.as_tensor(self.labels))
 
     def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the clean image and the noise in x, each image at its own level t, int64 (B,).
 
         At level 0 there is nothing to remove: x0 is x itself, and eps is what the network sees
-        at level 1, which is what DDIM inversion needs for its first step.
+        at level 1, which is what DDIM inversion needs for its first step. Raises ValueError unless
+        the labels have a row for each image.
         """
         levels = _levels(self.schedule, t, x)
         meant = self._guided_x0(x, levels)
@@ -79,6 +83,11 @@ class Denoiser:
     def _guided_x0(self, x: Tensor, levels: _Levels) -> Tensor:
         if self.labels is None:
             return self._x0(x, levels, None)
+        if self.labels.ndim != 2 or len(self.labels) != len(x):
+            raise ValueError(
+                f"labels of shape {tuple(self.labels.shape)} for {len(x)} images; "
+                "give (images, attributes), a row for each image, -1 for any"
+            )
         w = torch.as_tensor(self.guidance, dtype=x.dtype).expand(len(x))
         low, high = (bound * self.schedule.T for bound in self.interval)
         if self.interval != EVERYWHERE:
@@ -92,7 +101,7 @@ class Denoiser:
         both = self._x0(torch.cat([x, x[twice]]), levels.and_again(twice), labels)
         x0, anything = both.split([len(x), len(twice)])
         mixed = anything + _expand(w.to(x.device)[twice], x.ndim) * (x0[twice] - anything)
-        return x0.index_copy(0, twice, mixed)
+        return x0.index_put((twice,), mixed)
 
     def _x0(self, x: Tensor, levels: _Levels, labels: Tensor | None) -> Tensor:
         asked = () if labels is None else (labels,)
@@ -122,7 +131,7 @@ def _gated_x0(output: Tensor, x: Tensor, signal: Tensor, noise: Tensor) -> Tenso
     """
     channels = x.shape[1]
     v, clean, gate = output.split([channels, channels, 1], dim=1)
-    x0 = torch.addcmul(signal * x, noise, v, value=-1)
+    x0 = to_x0("v", v, x, signal, noise)
     tanh = 2 * torch.sigmoid(2 * clean) - 1  # torch.tanh takes three times as long on a CPU
     return torch.lerp(x0, tanh, torch.sigmoid(gate - GATE_SHIFT))
 
@@ -162,6 +171,11 @@ def at_level(schedule: Schedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return _expand(signal[t], x.ndim), _expand(noise[t], x.ndim)
 
 
+def time_of(schedule: Schedule, t: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the network is told of levels t (B,): 1000·t/T, in this dtype."""
+    return t.to(dtype) * (1000 / schedule.T)
+
+
 @dataclass(frozen=True)
 class _Levels:
     """What the levels of a batch mean, for tensors of one shape, dtype and device."""
@@ -169,7 +183,7 @@ class _Levels:
     t: Tensor  # int64 (B,), at least 1
     signal: Tensor  # (B, 1, ...), as noise
     noise: Tensor
-    time: Tensor  # (B,), what the network is told: 1000·t/T
+    time: Tensor  # (B,); see time_of
     clean: Tensor | None  # (B, 1, ...), whether an image is at level 0; None: none is
 
     def and_again(self, rows: Tensor) -> _Levels:
@@ -197,8 +211,7 @@ def _kept_levels(
 
 def _looked_up(schedule: Schedule, t: Tensor, x: Tensor, clean: Tensor | None) -> _Levels:
     t = t.clamp(min=1)
-    time = t.to(x.dtype) * (1000 / schedule.T)
-    return _Levels(t, *at_level(schedule, t, x), time, clean)
+    return _Levels(t, *at_level(schedule, t, x), time_of(schedule, t, x.dtype), clean)
 
 
 @lru_cache(maxsize=64)

@@ -16,7 +16,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from diffusion.backends import accelerated
 from diffusion.cache import cache_dir
 from diffusion.data import Images
 from diffusion.denoiser import EVERYWHERE
@@ -24,12 +26,13 @@ from diffusion.distances import Gaussian, copy_rate, frechet, kid, precision_rec
 from diffusion.features import VERSION as features_version
 from diffusion.features import Extractor, extractors, features
 from diffusion.files import replacing
-from diffusion.model import DiffusionModel
+from diffusion.model import DiffusionModel, ModelError
 from diffusion.noise import EVALUATION, generator
 from diffusion.reader import AttributeReader, chance, fidelity, palette_fidelity
 from diffusion.recipe import Recipe, draw
 from diffusion.schedule import Schedule
 
+LEAST = 4  # pictures per row: a kernel distance needs as many
 REFERENCE = 5000  # training pictures that distances are measured to
 CHUNK = 100  # pictures drawn and kept together
 VERSION = 1  # raise it when the same settings would give other pictures
@@ -78,8 +81,15 @@ class Faces:
     names: tuple[str, ...]  # of the extractors
 
     def __post_init__(self) -> None:
-        if self.count < 4:
-            raise ValueError(f"{self.count} pictures tell nothing; choose a --count of 4 or more")
+        if self.count < LEAST:
+            raise ValueError(
+                f"{self.count} pictures tell nothing; choose a --count of {LEAST} or more"
+            )
+        if self.held_out < LEAST:
+            raise ValueError(
+                f"the model kept {self.held_out or 'no'} pictures back, so there is nothing to "
+                f"measure it by; train one with --held-out {LEAST} or more"
+            )
         if self.held_out < self.count:
             raise ValueError(
                 f"the floor needs as many held-out pictures as are drawn, {self.count:,}; "
@@ -182,6 +192,14 @@ class Subject:
     name: str
     model: DiffusionModel
     weights: str
+
+    @classmethod
+    def load(cls, name: str, device: torch.device, backend: str) -> Subject:
+        """A folder's or the Hub's model, its network computed in that way; raises ModelError."""
+        model = DiffusionModel.from_pretrained(name, device)
+        if model.shape[0] != 3:
+            raise ModelError(f"{name} draws {model.shape[0]} channels; only RGB can be measured")
+        return cls(name, accelerated(model, backend), model.version)
 
     def row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
         """What decides a row's pictures, as a hash."""

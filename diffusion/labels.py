@@ -1,8 +1,9 @@
 """What is known about each picture: one value per attribute, such as hair_color=black.
 
-A labels file is a CSV whose column `name` holds the pictures' names without suffix; every other
-column is an attribute. A cell holds a value's name, or its index when a JSON file of the same
-name lies beside (labels.csv, labels.json); an empty cell or a missing row means "not known".
+A labels file is a CSV whose column `name` holds the pictures' names, with their suffix or without;
+every other column that has a name is an attribute. A cell holds a value's name, or its index when a
+JSON file of the same name lies beside (labels.csv, labels.json); an empty cell or a missing row
+means "not known". Blanks around a cell do not count.
 The JSON lists each attribute's values in order: {"glasses": ["none", "clear"]}, or with colours
 {"hair_color": {"black": "1e1514", "bald": null}}. Without it, values are sorted by name.
 """
@@ -12,17 +13,19 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 
-from diffusion.data import DataError
+from diffusion.data import DataError, is_image_name
 from diffusion.denoiser import ANY
 from diffusion.palette import Palette, colours_of
 
 MAX_FILE_BYTES = 256 * 2**20
+MAX_VALUES = 1000  # of an attribute, as a UNet takes it
 NAME = "name"  # the column that says which picture a row is about
 
 
@@ -45,6 +48,11 @@ class Labels:
         if len(self.values) and ((self.values < ANY) | (self.values >= counts)).any():
             raise DataError(f"labels outside their attributes' {counts} values")
 
+    @property
+    def known(self) -> int:
+        """How many pictures have a value."""
+        return int((self.values != ANY).any(axis=1).sum())
+
     def only(self, attributes: Sequence[str]) -> Labels:
         """Some of the attributes, in this order; raises DataError for one that is not there."""
         known = list(self.names)
@@ -65,7 +73,9 @@ def load_labels(
     that two pictures or two rows have.
     """
     path = Path(path)
-    columns, rows = _read(path)
+    # One spelling for every accent: file names on macOS keep letter and accent apart.
+    pictures = [normalize("NFC", name) for name in pictures]
+    columns, rows = _read(path, set(pictures))
     if (twice := _twice(pictures)) is not None:
         raise DataError(
             f"two pictures are named {twice}, and {path} cannot tell them apart; rename one of them"
@@ -81,6 +91,7 @@ def load_labels(
         attribute: tuple(map(str, known.get(attribute) or _sorted_values(rows, attribute)))
         for attribute in attributes
     }
+    _check_counts(path, names)
     colours = {name: colours_of(known[name]) for name in attributes if name in known}
     values = np.full((len(pictures), len(attributes)), ANY, dtype=np.int64)
     found = 0
@@ -88,9 +99,8 @@ def load_labels(
         if picture in rows:
             found += 1
             for column, attribute in enumerate(attributes):
-                cell = rows[picture].get(attribute) or ""
-                by_index = attribute in known
-                row[column] = _index(path, attribute, cell.strip(), names[attribute], by_index)
+                cell, by_index = rows[picture][attribute], attribute in known
+                row[column] = _index(path, attribute, cell, names[attribute], by_index)
     if not found:
         raise DataError(f"{path} names none of the pictures; its column {NAME} holds their names")
     return Labels(values, names, {name: row for name, row in colours.items() if row})
@@ -126,23 +136,59 @@ def asked(labels: Mapping[str, Sequence[str]], wishes: Sequence[str]) -> tuple[i
     return tuple(chosen.values()) or None
 
 
-def _read(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
+def _read(path: Path, pictures: Container[str]) -> tuple[list[str], dict[str, Mapping[str, str]]]:
     """The attributes, and the row of each picture's name."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise DataError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            if NAME not in columns:
-                raise DataError(f"{path} has no column {NAME!r}; add one with the pictures' names")
-            rows = list(reader)
+            header = [column.strip() for column in reader.fieldnames or []]
+            name = _name_column(path, header)
+            reader.fieldnames = header
+            rows = [
+                {column: (row[column] or "").strip() for column in header if column}
+                for row in reader
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); give a CSV file of labels") from None
-    names = [row[NAME] for row in rows]
+    rows = [row for row in rows if row[name]]
+    names = [_picture(row[name], pictures) for row in rows]
     if (twice := _twice(names)) is not None:
         raise DataError(f"{path} has two rows for {twice}; leave one of them out")
-    return [column for column in columns if column != NAME], dict(zip(names, rows, strict=True))
+    attributes = [column for column in header if column and column != name]
+    return attributes, dict(zip(names, rows, strict=True))
+
+
+def _name_column(path: Path, header: Sequence[str]) -> str:
+    """What the column NAME is called; raises DataError without one, or for two of one name."""
+    if (twice := _twice(filter(None, header))) is not None:
+        raise DataError(f"{path} has two columns {twice!r}; leave one of them out")
+    name = next((column for column in header if column.lower() == NAME), None)
+    if name is None:
+        has = " ".join(", ".join(header).split())[:200] or "none"
+        other = any(mark in column for column in header for mark in ";\t")
+        advice = "separate columns by commas" if other else f"call one of its columns {NAME}"
+        raise DataError(
+            f"{path} has no column {NAME!r} with the pictures' names, its columns are {has}; "
+            f"{advice}"
+        )
+    return name
+
+
+def _picture(cell: str, pictures: Container[str]) -> str:
+    """The picture that a row is about: pictures are known without the suffix of their files."""
+    name = normalize("NFC", cell)
+    return name if name in pictures or not is_image_name(name) else PurePosixPath(name).stem
+
+
+def _check_counts(path: Path, names: Mapping[str, Sequence[str]]) -> None:
+    for attribute, values in names.items():
+        if not 1 <= len(values) <= MAX_VALUES:
+            raise DataError(
+                f"{path}: column {attribute!r} has {len(values):,} values; "
+                "leave it out with --attributes"
+            )
 
 
 def _twice(names: Iterable[str]) -> str | None:
@@ -156,7 +202,7 @@ def _known_values(path: Path) -> dict[str, Sequence[str] | Mapping[str, object]]
     if not path.is_file():
         return {}
     try:
-        known = json.loads(path.read_text())
+        known = json.loads(path.read_text(encoding="utf-8"))
         for attribute, values in known.items():
             if not isinstance(values, (list, dict)) or not values:
                 raise ValueError(f"{attribute} has no values")
@@ -167,8 +213,8 @@ def _known_values(path: Path) -> dict[str, Sequence[str] | Mapping[str, object]]
     return known
 
 
-def _sorted_values(rows: Mapping[str, dict], attribute: str) -> tuple[str, ...]:
-    return tuple(sorted({cell.strip() for row in rows.values() if (cell := row[attribute])}))
+def _sorted_values(rows: Mapping[str, Mapping[str, str]], attribute: str) -> tuple[str, ...]:
+    return tuple(sorted({row[attribute] for row in rows.values()} - {""}))
 
 
 def _index(path: Path, attribute: str, cell: str, names: Sequence[str], by_index: bool) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,15 @@ from diffusion.pictures import save_png, sheet
 from diffusion.reader import AttributeReader
 from diffusion.recipe import Recipe, draw
 from diffusion.results import FILE as RESULTS
-from diffusion.results import of_weights
+from diffusion.results import check_plots, of_weights
 from diffusion.results import read as read_results
+from diffusion.run_card import MODEL
 from diffusion.runs import Run, RunError
 
 SAMPLE_SEEDS = range(64)
 SAMPLE_RECIPE = Recipe("ddim", 50)
 SHEETS_OVER_TIME = 6
+SHIPPED = "checkpoints"  # the project's folder of models that come with it
 
 
 def publish(
@@ -46,13 +47,16 @@ def publish(
     what the run's settings do not. `reader` is a folder whose reader.safetensors goes along,
     `results` a file of `python -m diffusion evaluate` on these weights: it goes along as
     results.json, and its table into the card. Raises RunError when the run has no model yet, or
-    when the results are those of other weights.
+    when the results are those of other weights, and ValueError where plots cannot be drawn.
     """
     if not (run.model_folder / CONFIG).is_file():
         raise RunError(f"{run.folder} has no model yet; let it train for a minute")
     measured = None if results is None else _measured(results, run)
-    if find_spec("matplotlib") is None:
-        raise RunError("the loss curve is drawn with matplotlib; pip install matplotlib first")
+    check_plots()
+    data, config = run.config()
+    reads = None if reader is None else AttributeReader.load(reader)
+    if reads is not None:
+        reads.check_size(config.size)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / WEIGHTS) as temporary:
         shutil.copyfile(run.model_folder / WEIGHTS, temporary)
@@ -62,16 +66,28 @@ def publish(
     pictures = draw(model, SAMPLE_SEEDS, SAMPLE_RECIPE)
     settings = {**SAMPLE_RECIPE.to_json(), "seeds": "0-63"}
     save_png(folder / "samples.png", sheet(pictures, columns=8), settings)
-    if reader is not None:
-        AttributeReader.load(reader).save(folder)
+    if reads is not None:
+        reads.save(folder)
     if model.labels:
         save_png(
             folder / "asked.png", _asked(model), {**SAMPLE_RECIPE.to_json(), "guidance": ASKED_W}
         )
     _progress(run).save(folder / "progress.png", optimize=True)
     _loss_curve(run, folder / "loss.png")
-    card = Card(run, model, title, source, hardware, history, measured, reader)
-    (folder / "README.md").write_text(card.text())
+    card = Card(
+        data,
+        config,
+        run.metrics(),
+        model,
+        title,
+        source,
+        hardware,
+        history,
+        measured,
+        reader,
+        f"{SHIPPED}/{folder.name}" if folder.resolve().parent.name == SHIPPED else MODEL,
+    )
+    (folder / "README.md").write_text(card.text(), encoding="utf-8")
     return folder
 
 
@@ -87,7 +103,7 @@ def _measured(results: Path, run: Run) -> dict:
 
 def _put_config(made: Path, folder: Path, source: Source) -> None:
     """The model's config.json; whoever begins with the model learns from it whom to name."""
-    config = json.loads((made / CONFIG).read_text())
+    config = json.loads((made / CONFIG).read_text(encoding="utf-8"))
     config["training"]["source"] = asdict(source)
     write_json(folder / CONFIG, config)
 

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from diffusion.data import Images
 from diffusion.denoiser import ANY
 from diffusion.files import replacing
-from diffusion.model import ModelError, value_names
+from diffusion.model import CONFIG, ModelError, read_config, value_names
 from diffusion.noise import TRAINING, generator
-from diffusion.palette import Palette, seen
+from diffusion.palette import Palette, colours_of, seen
 from diffusion.pictures import from_uint8
 
 FILE = "reader.safetensors"  # beside a model's weights
@@ -67,6 +67,7 @@ class AttributeReader:
     accuracy: Mapping[str, float] = field(default_factory=dict)  # on held-out real pictures
     held_out: int = 0  # how many those were
     palette: Palette = field(default_factory=dict)  # of the attributes that are colours
+    size: int | None = None  # pixels per side that it learned from; None: not known
 
     @torch.no_grad()
     def read(self, pixels: np.ndarray) -> np.ndarray:
@@ -77,6 +78,14 @@ class AttributeReader:
         ]
         return torch.cat(rows).numpy()
 
+    def check_size(self, size: int) -> None:
+        """Raise ModelError when it learned to read pictures of another size, in pixels."""
+        if self.size not in (None, size):
+            raise ModelError(
+                f"the reader reads pictures of {self.size} px, and these have {size} px; train one "
+                f"for them with `python -m diffusion reader --size {size}`"
+            )
+
     def save(self, folder: str | Path) -> Path:
         """Write reader.safetensors, float16, with everything else in its header."""
         about = {
@@ -86,6 +95,8 @@ class AttributeReader:
             "held_out": str(self.held_out),
             "palette": json.dumps({name: list(row) for name, row in self.palette.items()}),
         }
+        if self.size is not None:
+            about["size"] = str(self.size)
         path = Path(folder) / FILE
         state = {name: value.half() for name, value in self.network.state_dict().items()}
         with replacing(path) as temporary:
@@ -108,17 +119,33 @@ class AttributeReader:
             network = ReaderNetwork(sum(map(len, labels.values())))
             network.load_state_dict(state)
             accuracy, held_out = json.loads(about["accuracy"]), int(about["held_out"])
-            palette = {name: tuple(row) for name, row in json.loads(about["palette"]).items()}
+            palette = _palette(json.loads(about["palette"]), labels)
+            size = int(about["size"]) if "size" in about else None
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{path} is no reader of this version ({reason})") from None
         network.eval().requires_grad_(False)
-        return cls(network, labels, accuracy, held_out, palette)
+        return cls(network, labels, accuracy, held_out, palette, size)
 
 
 def reader_beside(model: str | Path) -> AttributeReader | None:
-    """The reader in a model's folder; None where there is none, as with a name on the Hub."""
-    return AttributeReader.load(model) if (Path(model) / FILE).is_file() else None
+    """The reader in a model's folder; None where there is none, as with a name on the Hub.
+
+    Raises ModelError for one that cannot be used, or not with the pictures of this model.
+    """
+    if not (Path(model) / FILE).is_file():
+        return None
+    reader, size = AttributeReader.load(model), drawn_size(model)
+    if size is not None:
+        reader.check_size(size)
+    return reader
+
+
+def drawn_size(folder: str | Path) -> int | None:
+    """Pixels per side of what the model in a folder draws; None where there is no model."""
+    if not (Path(folder) / CONFIG).is_file():
+        return None
+    return read_config(folder).get("image", {}).get("size")
 
 
 def train_reader(
@@ -159,7 +186,8 @@ def train_reader(
         network.eval()
         reader = AttributeReader(network, names)
         right = fidelity(reader, images.pixels[unseen], images.labels.values[unseen])
-        yield AttributeReader(network, names, right, len(unseen), dict(images.labels.palette))
+        palette, size = dict(images.labels.palette), images.pixels.shape[1]
+        yield AttributeReader(network, names, right, len(unseen), palette, size)
 
 
 def fidelity(reader: AttributeReader, pixels: np.ndarray, asked: np.ndarray) -> dict[str, float]:
@@ -195,6 +223,15 @@ def chance(asked: np.ndarray, names: Sequence[str]) -> dict[str, float]:
         counts = np.bincount(column[column != ANY])
         shares[name] = float(((counts / max(counts.sum(), 1)) ** 2).sum())
     return shares
+
+
+def _palette(rows: Mapping[str, Sequence], labels: Mapping[str, Sequence[str]]) -> Palette:
+    """The colours in a reader's file; raises ValueError unless each value has one, or none."""
+    palette = {name: colours_of(row) for name, row in dict(rows).items()}
+    for name, colours in palette.items():
+        if colours is None or len(colours) != len(labels[name]):
+            raise ValueError(f"no palette of {name}")
+    return palette
 
 
 def _blemished(x: Tensor, rng: np.random.Generator) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
-from diffusion.files import replacing, write_json
+from diffusion.cache import cache_dir
+from diffusion.files import read_text, write_json, write_text
 from diffusion.findings import manner, sampler_of, table_one
 from diffusion.plots import FLOOR, plot, plot_title
 from diffusion.train_config import images_seen
@@ -25,13 +29,16 @@ class Results:
     def __init__(self, path: str | Path, shared: Mapping):
         """Open the file or begin one; raises ValueError when it was measured differently."""
         self.path = Path(path)
+        self._shared = shared
         self._value = {"format": FORMAT, **shared, "models": {}, "floor": None, "rows": {}}
-        if self.path.exists():
-            self._continue(shared)
+        self._read_again()
 
-    def _continue(self, shared: Mapping) -> None:
+    def _read_again(self) -> None:
+        """Take over what is in the file by now."""
+        if not self.path.exists():
+            return
         value = read(self.path)
-        for name, setting in shared.items():
+        for name, setting in self._shared.items():
             if value.get(name) != setting:
                 raise ValueError(
                     f"{self.path} was measured with {name} {value.get(name)}, not {setting}; "
@@ -44,30 +51,53 @@ class Results:
         """The row of the real pictures, once it is measured."""
         return self._value["floor"]
 
+    def check_weights(self, name: str, weights: str) -> None:
+        """Raise ValueError when the file has rows that other weights of that model drew."""
+        about = self._value["models"].get(name)
+        if about is not None and about.get("weights") != weights:
+            raise ValueError(
+                f"{self.path} has rows of other weights of {name}; choose another --out"
+            )
+
     def __contains__(self, key: str) -> bool:
         return key in self._value["rows"]
 
     def add_floor(self, row: dict) -> None:
         """Keep the real pictures' row."""
-        self._value["floor"] = row
-        self._save()
+        with self._changing():
+            self._value["floor"] = row
 
     def add(self, key: str, row: dict, model: Mapping) -> None:
-        """Keep a row, and what the model behind it is."""
-        self._value["rows"][key] = row
-        self._value["models"][row["model"]] = dict(model)
-        self._save()
+        """Keep a row, and what the model behind it is.
 
-    def _save(self) -> None:
-        write_json(self.path, self._value)
+        Raises ValueError when another process made a file of it meanwhile that cannot take the row.
+        """
+        with self._changing():
+            self.check_weights(row["model"], model.get("weights"))
+            self._value["rows"][key] = row
+            self._value["models"][row["model"]] = dict(model)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change what is in the file now: other processes may add rows to it as well."""
+        from filelock import FileLock
+
+        file = hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:24]
+        with FileLock(cache_dir("locks") / f"{file}.lock"):
+            self._read_again()
+            yield
+            write_json(self.path, self._value)
 
 
 def read(path: str | Path) -> dict:
     """A results file's content; raises ValueError when it is none."""
     try:
-        value = json.loads(Path(path).read_text())
+        value = json.loads(read_text(Path(path)))
         if value["format"] != FORMAT:
             raise ValueError(f"format {value['format']}")
+        for part in ("models", "rows"):
+            if not isinstance(value.get(part), dict):
+                raise ValueError(f"no {part}")
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no results of this version ({error})") from None
     return value
@@ -79,13 +109,25 @@ def of_weights(results: Mapping, weights: str) -> list[dict]:
     return [row for row in results["rows"].values() if row["model"] in names]
 
 
+def check_plots() -> None:
+    """Raise ValueError where plots cannot be drawn."""
+    if find_spec("matplotlib") is None:
+        raise ValueError("plots are drawn with matplotlib; pip install matplotlib first")
+
+
 def write_report(path: Path) -> tuple[Path, Path]:
-    """Write a results file's page, FILE.md, and plot, FILE.png, beside it; return their paths."""
+    """Write a results file's page, FILE.md, and plot, FILE.png, beside it; return their paths.
+
+    Raises ValueError for a file that is none of these results, or where plots cannot be drawn.
+    """
+    check_plots()
     results = read(path)
     page, picture = path.with_suffix(".md"), path.with_suffix(".png")
-    with replacing(page) as temporary:
-        temporary.write_text(markdown(results, picture.name))
-    plot(results, picture)
+    try:
+        write_text(page, markdown(results, picture.name))
+        plot(results, picture)
+    except KeyError as missing:
+        raise ValueError(f"{path} holds no results of this version (no {missing})") from None
     return page, picture
 
 
@@ -122,6 +164,7 @@ def conditions(results: Mapping) -> str:
     rows = list(results["rows"].values())
     first, *others = results["extractors"]
     also = f" W-FD is the distance on {', '.join(others)} features, ×1000." if others else ""
+    equal = _equal_sets(results)
     asked = _asked(results) if any(row["guidance"] for row in rows) else ""
     spacings = ", ".join(sorted({row["spacing"] for row in rows}))
     crisp = CRISP if any("finish" in row for row in rows) else ""
@@ -131,11 +174,21 @@ def conditions(results: Mapping) -> str:
         f"{results['reference']:,} training pictures of {results['data']}; floor: "
         f"{results['count']:,} real pictures that were never trained on. FD (squared Fréchet "
         f"distance), KID, precision and recall on {first} features; FD depends on the number of "
-        f"pictures, so compare it with the floor and never with other extractors.{also} KID "
-        f"is ×1000, ± one standard error. A copy is nearer than 5 grey levels (RMSE at 32 px) to "
-        f"a training picture. Spacing {spacings}; x0 clipped.{crisp}{asked} Seconds per picture on "
-        f"{results['machine']}{busy}."
+        f"pictures, so compare it with the floor and never with other extractors.{also}{equal} KID "
+        f"is ×1000, ± one standard error, near zero at most that. A copy is nearer than 5 grey "
+        f"levels (RMSE at 32 px) to a training picture. Spacing {spacings}; x0 clipped.{crisp}"
+        f"{asked} Seconds per picture on {results['machine']}{busy}."
     )
+
+
+def _equal_sets(results: Mapping) -> str:
+    """Which pictures precision and recall leave out, where one set is larger than the other."""
+    count, reference = results["count"], results["reference"]
+    if count == reference:
+        return ""
+    which = "a random" if "precision_recall" in results else "the first"
+    larger = "the reference" if reference > count else "those drawn"
+    return f" Precision and recall see only {which} {min(count, reference):,} pictures of {larger}."
 
 
 def _asked(results: Mapping) -> str:

@@ -9,6 +9,9 @@ from diffusion.model import DiffusionModel
 from diffusion.train_config import learned_from
 from diffusion.unet import parameter_count
 
+PROJECT = "Cartoon Diffusion"
+MODEL = "MODEL"  # in a command, where a model is that has no place of its own
+
 
 def run_card(model: DiffusionModel, images: int, seconds: float) -> str:
     """The README.md beside the weights, in the Hub's conventions."""
@@ -27,17 +30,13 @@ def run_card(model: DiffusionModel, images: int, seconds: float) -> str:
     begun = f"the weights of {start}" if start else "nothing"
     if seen := training.get("seen_before"):
         begun += f", which had seen {seen:,} images"
-    return f"""---
-license: {licence_id(sources) if source else "other"}
-library_name: cartoon-diffusion
-pipeline_tag: unconditional-image-generation
-tags: [diffusion, ddpm, ddim]
----
+    return f"""{front_matter(licence_id(sources) if source else "other")}
 
 # A diffusion model of {size}×{size} pictures
 
-{parameter_count(model.network) / 1e6:.1f} M weights, made with Cartoon Diffusion. Draw with it:
-`python -m diffusion sample --model . --steps 20 --count 16 --out samples.png`
+{parameter_count(model.network) / 1e6:.1f} M weights, made with {PROJECT}. In that project's
+folder, this draws with it; {MODEL} stands for this model's folder:
+`python -m diffusion sample --model {MODEL} --steps 20 --count 16 --out samples.png`
 
 ## Data
 
@@ -50,6 +49,16 @@ Begun from {begun}; {images:,} images seen in {seconds / 60:.1f} minutes. Batch
 {training.get("ema"):g}, {training.get("precision")}, prediction {model.prediction}, seed
 {training.get("seed")}.
 """
+
+
+def front_matter(licence: str) -> str:
+    """What the Hub reads at the top of a card."""
+    return f"""---
+license: {licence}
+library_name: cartoon-diffusion
+pipeline_tag: unconditional-image-generation
+tags: [diffusion, ddpm, ddim]
+---"""
 
 
 def begun_with(sources: Sequence[Source]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -103,8 +104,9 @@ class Schedule:
         "uniform" is round(T(S-i)/S); "quadratic", round(T(i/S)²), spends more steps where the
         picture is nearly clean (DDIM appendix D.2). Raises ValueError unless 1 <= S <= T.
         """
-        if not isinstance(S, int) or isinstance(S, bool) or not 1 <= S <= self.T:
+        if not isinstance(S, Integral) or isinstance(S, bool) or not 1 <= S <= self.T:
             raise ValueError(f"{S} steps asked of a {self.T}-step schedule; choose 1 to {self.T}")
+        S = int(S)  # the square of one of NumPy's small integers would overflow
         if spacing == "uniform":
             ascending = [round(self.T * i / S) for i in range(S + 1)]
         elif spacing == "quadratic":

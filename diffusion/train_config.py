@@ -68,6 +68,10 @@ class TrainConfig:
         check_seed(self.seed)
         if self.images < 1 or self.batch < 1:
             raise ValueError("a run needs at least one image and a batch of at least one")
+        if self.threads < 1:
+            raise ValueError(f"{self.threads} threads cannot train; choose 1 or more")
+        if self.held_out < 0:
+            raise ValueError(f"{self.held_out} pictures held out; choose 0 or more")
         if self.precision not in PRECISIONS:
             raise ValueError(f"unknown precision {self.precision!r}; choose float32 or bfloat16")
         decays = (self.ema, *self.more_emas)

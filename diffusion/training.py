@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffusion.denoiser import ANY, at_level, prediction_error
+from diffusion.denoiser import ANY, at_level, prediction_error, time_of
 from diffusion.flat import NarrowCopy, clip_norm_, flatten, parts, take_gradients
 from diffusion.model import DiffusionModel, ready
 from diffusion.noise import TRAINING, generator
@@ -169,7 +169,7 @@ class Trainer:
         """The weighted mean squared error of the network's prediction (DDPM eq. 14)."""
         signal, noise = at_level(self.schedule, batch.t, batch.x0)
         x = signal * batch.x0 + noise * batch.eps  # DDPM eq. 4
-        time = batch.t.float() * (1000 / self.config.T)
+        time = time_of(self.schedule, batch.t, torch.float32)
         network = self.network if self._narrow is None else self._narrow.following(self._weights)
         output = network(x, time, *(() if batch.labels is None else (batch.labels,)))
         off = prediction_error(

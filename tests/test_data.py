@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tarfile
 import zipfile
@@ -12,7 +13,14 @@ import pytest
 from PIL import Image
 
 from diffusion import data
-from diffusion.data import CARTOONSET_BOX, DataError, load_images
+from diffusion.data import (
+    CARTOONSET_BOX,
+    DataError,
+    Source,
+    attribution_is_enough,
+    licence_id,
+    load_images,
+)
 
 ONE_SENTENCE = r"^[^\n]+$"
 
@@ -112,6 +120,71 @@ def test_a_folder_or_an_archive_gives_all_its_pictures_and_nothing_else(tmp_path
     by_name = dict(zip(images.names, images.pixels, strict=True))
     for name, colour in (("a", (255, 0, 0)), ("b", (0, 255, 0)), ("c", (0, 0, 255))):
         assert (by_name[name] == colour).all()
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+def test_files_of_other_kinds_are_counted_and_hidden_ones_are_not(tmp_path, make):
+    path = make(tmp_path)
+    for _ in range(2):  # decoded, and from the cache
+        assert loaded(path).other == {".txt": 1}
+
+
+def test_what_was_read_and_what_was_left_out_is_told_in_a_sentence(source):
+    for name in "ab":
+        plain().save(source / f"{name}.png")
+    assert loaded(source).told == "2 pictures."
+    (source / "c.png").write_bytes(b"no picture")
+    assert loaded(source).told == "2 pictures; 1 broken left out."
+    (source / "d.HEIC").write_bytes(b"a phone's")
+    told = "2 pictures; 1 broken and 1 of other kinds (.heic) left out."
+    assert loaded(source).told == told
+    for name in ("e.heic", "f.mov", "g.mov", "h.tif", "LICENSE"):
+        (source / name).write_bytes(b"")
+    told = "2 pictures; 1 broken and 6 of other kinds (.heic, .mov, no suffix, …) left out."
+    assert loaded(source).told == told
+
+
+def test_a_folder_of_links_says_that_links_are_not_followed(source, tmp_path):
+    for i in range(3):
+        plain().save(tmp_path / f"{i}.png")
+        os.symlink(tmp_path / f"{i}.png", source / f"{i}.png")
+    os.symlink("itself.png", source / "itself.png")
+    with pytest.raises(DataError, match=r"^3 links lead out of .*; give the folder they point to$"):
+        loaded(source)
+    plain().save(source / "good.png")
+    assert loaded(source).told == "1 picture; 3 of other kinds (links that lead out) left out."
+
+
+def test_a_folder_is_read_in_an_order_that_knows_upper_case(source, monkeypatch):
+    for name in ("b.png", "C.png", "A.png", "a/d.png"):
+        (source / name).parent.mkdir(exist_ok=True)
+        plain().save(source / name)
+    monkeypatch.setattr(Path, "__lt__", lambda one, other: str(one).lower() < str(other).lower())
+    assert loaded(source).names == ("A", "C", "d", "b")
+
+
+@pytest.mark.parametrize(
+    ("licences", "name", "enough"),
+    [
+        (["CC BY 4.0"], "cc-by-4.0", True),
+        (["CC0 1.0"], "cc0-1.0", True),
+        (["CC BY 4.0, CC0 1.0", "CC-BY-4.0"], "cc-by-4.0", True),
+        (["CC BY 4.0", "CC BY 3.0"], "other", True),
+        (["CC BY 4.0", "CC BY-NC 4.0"], "other", False),
+        (["CC BY 4.0", "CC BY-SA 4.0"], "other", False),
+        (["CC BY 4.0", "All rights reserved"], "other", False),
+        (["CC0 1.0", "CC BY-SA 4.0"], "cc-by-sa-4.0", False),
+        (["MIT"], "mit", False),
+        (["MIT License"], "other", False),
+        (["my own"], "other", False),
+        ([""], "other", False),
+    ],
+    ids=str,
+)
+def test_a_licence_is_named_only_where_it_is_the_only_one_that_asks(licences, name, enough):
+    sources = [Source("Faces", "Somebody", licence, "https://example.org") for licence in licences]
+    assert licence_id(sources) == licence_id(sources[::-1]) == name
+    assert attribution_is_enough(sources) is enough
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "jpeg", "webp", "gif", "bmp"])
@@ -502,3 +575,17 @@ def test_a_decoded_folder_is_not_opened_at_another_size(source, cache):
     for size in (8, 32):
         with pytest.raises(DataError, match=f"does not hold pictures of {size} px"):
             loaded(folder, size)
+
+
+def test_decoded_pictures_are_known_by_what_they_are_and_not_by_their_folder(tmp_path):
+    def decoded(folder, colour, name):
+        folder.mkdir(parents=True)
+        (folder / "pixels.u8").write_bytes(plain(colour).tobytes())
+        (folder / "images.json").write_text(json.dumps({"names": [name], "skipped": 0}))
+        return loaded(folder, 16).key
+
+    red = decoded(tmp_path / "one" / "pictures", "red", "00000")
+    assert decoded(tmp_path / "two" / "pictures", "red", "00000") == red
+    assert decoded(tmp_path / "moved", "red", "00000") == red
+    assert decoded(tmp_path / "three" / "pictures", "blue", "00000") != red
+    assert decoded(tmp_path / "four" / "pictures", "red", "00001") != red

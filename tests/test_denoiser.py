@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -163,10 +164,61 @@ def test_guidance_is_applied_before_clipping(truth):
     torch.testing.assert_close(clipped, free.clamp(-1, 1))
 
 
+def test_guidance_acts_inside_of_its_interval_and_labels_outside(truth):
+    x, labels = truth[2], torch.tensor([[0], [1], [2], [3], [0]])
+    t = torch.tensor([299, 300, 500, 700, 701])
+
+    def x0(**guided):
+        return Denoiser(Labelled(), SCHEDULE, clip=False, labels=labels, **guided)(x, t)[0]
+
+    some, plain, strong = x0(guidance=3.0, interval=(0.3, 0.7)), x0(), x0(guidance=3.0)
+    assert (strong - plain).flatten(1).abs().amax(dim=1).min() > 0.01
+    torch.testing.assert_close(some[[0, 4]], plain[[0, 4]])
+    torch.testing.assert_close(some[1:4], strong[1:4])
+
+
+def test_without_rederiving_the_noise_is_that_of_the_unclipped_picture(truth):
+    *_, x, signal, noise = truth
+    options = {"labels": torch.tensor([[0], [1], [2], [3], [0]]), "guidance": 4.0}
+    free, meant = Denoiser(Labelled(), SCHEDULE, clip=False, **options)(x, LEVELS)
+    x0, eps = Denoiser(Labelled(), SCHEDULE, rederive=False, **options)(x, LEVELS)
+    assert free.abs().max() > 1
+    torch.testing.assert_close(x0, free.clamp(-1, 1))
+    torch.testing.assert_close(eps, (x - signal * free) / noise)
+    torch.testing.assert_close(eps, meant)
+
+
 def test_guidance_0_asks_the_network_for_any_label(truth):
     network, labels = Labelled(), torch.tensor([[0], [1], [2], [3], [-1]])
     Denoiser(network, SCHEDULE, labels=labels, guidance=0)(truth[2], LEVELS)
     assert (network.calls[0][2] == -1).all()
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 1), (4, 1), (5, 1, 1)])
+@pytest.mark.parametrize("w", [0.0, 1.0, 2.0])
+def test_labels_without_a_row_for_each_picture_are_refused(truth, shape, w):
+    network = Labelled()
+    denoise = Denoiser(network, SCHEDULE, labels=torch.zeros(shape).long(), guidance=w)
+    with pytest.raises(ValueError, match=r"^labels of shape \(.*\) for 5 images; give \("):
+        denoise(truth[2], LEVELS)
+    assert not network.calls
+
+
+def test_labels_may_be_lists_and_arrays(truth):
+    asked = [[0], [1], [2], [3], [-1]]
+    expected = Denoiser(Labelled(), SCHEDULE, labels=torch.tensor(asked))(truth[2], LEVELS)
+    for labels in (asked, np.array(asked)):
+        found = Denoiser(Labelled(), SCHEDULE, labels=labels)(truth[2], LEVELS)
+        torch.testing.assert_close(found, expected)
+
+
+def test_some_of_a_batch_may_be_guided_and_the_others_stay_as_they_are(truth):
+    x, labels = truth[2], torch.tensor([[0], [1], [2], [3], [-1]])
+    some = torch.tensor([1.0, 2.0, 1.0, 3.0, 0.0])
+    together, _ = Denoiser(Labelled(), SCHEDULE, labels=labels, guidance=some)(x, LEVELS)
+    for i, w in enumerate(some):
+        alone = Denoiser(Labelled(), SCHEDULE, labels=labels[i : i + 1], guidance=float(w))
+        torch.testing.assert_close(together[i : i + 1], alone(x[i : i + 1], LEVELS[i : i + 1])[0])
 
 
 def test_labels_follow_the_pictures_to_their_device(truth):

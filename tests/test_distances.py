@@ -89,6 +89,13 @@ def test_the_error_of_the_kernel_distance_is_its_spread_over_other_pictures():
     assert np.median(errors) == pytest.approx(np.std(values), rel=0.35)
 
 
+def test_the_error_of_a_kernel_distance_near_zero_is_at_most_too_large():
+    values, errors = zip(
+        *(kid(normal(80, 4, seed=i), normal(80, 4, seed=500 + i)) for i in range(60)), strict=True
+    )
+    assert 1 < np.median(errors) / np.std(values) < 2
+
+
 def test_precision_and_recall_tell_a_narrow_set_from_a_strange_one():
     real = normal(400, 2)
     narrow = normal(400, 2, scale=0.2, seed=1)

@@ -18,6 +18,8 @@ from diffusion.data import load_images
 from diffusion.evaluation import Faces, Setting, Subject, drawn, evaluate_row, floor_row, grid
 from diffusion.features import features, haar
 from diffusion.labels import load_labels
+from diffusion.model import ModelError
+from diffusion.reader import AttributeReader, reader_beside
 from diffusion.recipe import Recipe, draw
 
 LABELS = {"colour": ("red", "blue"), "spot": ("no", "yes")}
@@ -221,6 +223,8 @@ def test_the_floor_needs_as_many_unseen_pictures_as_are_drawn(faces):
         Faces(faces.images, 20, 21, ("haar",))
     with pytest.raises(ValueError, match="4 or more"):
         Faces(faces.images, 20, 3, ("haar",))
+    with pytest.raises(ValueError, match=r"kept no pictures back, .* train one with --held-out 4"):
+        Faces(faces.images, 0, 8, ("haar",))
     with pytest.raises(ValueError, match="no extractor vgg here"):
         _ = Faces(faces.images, 20, 8, ("vgg",)).extractors
 
@@ -337,6 +341,99 @@ def test_bad_input_is_one_sentence(model, data, tmp_path, monkeypatch, options, 
     assert not Path("a.json").exists()
 
 
+def test_rows_of_weights_that_went_on_learning_are_not_mixed_with_older_ones(model, data, tmp_path):
+    learning, out = DiffusionModel.from_pretrained(model), tmp_path / "results.json"
+    folder = learning.save_pretrained(tmp_path / "model")
+    assert command(folder, data, "--out", out).exit_code == 0
+    before = out.read_text()
+    with torch.no_grad():
+        learning.network.stem.weight.mul_(0.5)
+    learning.save_pretrained(folder)
+    done = command(folder, data, "--out", out)
+    assert done.exit_code == 1
+    assert f"has rows of other weights of {folder}; choose another --out" in done.stderr
+    assert out.read_text() == before
+
+
+def test_a_reader_that_learned_from_pictures_of_the_floor_is_refused(model, data, tmp_path):
+    labels = ["--labels", data.parent / "labels.csv"]
+    read = ["--data", data, *labels, "--out", tmp_path, "--size", 16, "--epochs", 1]
+    done = CliRunner().invoke(app, ["reader", *map(str, read), "--held-out", "19"])
+    assert done.exit_code == 0, done.output
+    more = ["--out", tmp_path / "a.json", *labels, "--reader", tmp_path]
+    done = command(model, data, *more)
+    assert done.exit_code == 1
+    assert "kept 19 pictures back and the model 20" in done.stderr
+    assert "train the reader again with --held-out 20" in done.stderr
+
+
+def test_a_reader_keeps_back_what_its_model_kept_back(model, data, tmp_path):
+    folder = DiffusionModel.from_pretrained(model).save_pretrained(tmp_path / "model")
+    words = ["--data", data, "--labels", data.parent / "labels.csv", "--out"]
+    more = ["--size", 16, "--epochs", 1]
+    for out, kept in ((folder, 20), (tmp_path / "alone", 6)):
+        done = CliRunner().invoke(app, ["reader", *map(str, [*words, out, *more])])
+        assert done.exit_code == 0, done.output
+        assert AttributeReader.load(out).held_out == kept
+
+
+def test_a_reader_learns_from_pictures_of_the_size_that_its_model_draws(model, data, tmp_path):
+    folder = DiffusionModel.from_pretrained(model).save_pretrained(tmp_path / "model")
+    words = ["--data", data, "--labels", data.parent / "labels.csv", "--epochs", 1, "--out", folder]
+    done = CliRunner().invoke(app, ["reader", *map(str, words)])
+    assert done.exit_code == 0, done.output
+    assert AttributeReader.load(folder).size == 16
+    assert "60 pictures. 60 have labels." in done.stdout
+    done = CliRunner().invoke(app, ["reader", *map(str, words), "--size", "32"])
+    assert done.exit_code == 1
+    assert "draws 16 px, not 32; leave --size out" in done.stderr
+
+
+def test_a_reader_of_another_size_is_refused_beside_a_model(model, data, reader, tmp_path):
+    folder = DiffusionModel.from_pretrained(model).save_pretrained(tmp_path / "model")
+    replace(AttributeReader.load(reader), size=32).save(folder)
+    with pytest.raises(ModelError, match=r"pictures of 32 px, and these have 16 px; train one"):
+        reader_beside(folder)
+    more = ["--labels", data.parent / "labels.csv", "--reader", folder]
+    done = command(model, data, "--out", tmp_path / "a.json", *more)
+    assert done.exit_code == 1
+    assert "python -m diffusion reader --size 16" in done.stderr
+    replace(AttributeReader.load(reader), size=None).save(folder)  # as older ones are
+    assert reader_beside(folder).size is None
+
+
+@pytest.mark.parametrize("name", ["reader", "evaluate"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    model, data, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("diffusion.data.load_images", lambda *a, **k: pytest.fail("work begun"))
+    (tmp_path / "file").touch()
+    words = ["--data", data, "--out", tmp_path / "file"]
+    if name == "evaluate":
+        words = ["--model", model, "--data", data, "--out", tmp_path / "file" / "results.json"]
+    done = CliRunner().invoke(app, [name, *map(str, words)])
+    assert done.exit_code == 1
+    assert f"cannot write {tmp_path / 'file'} (" in done.stderr
+    assert "choose another place" in done.stderr
+
+
+def test_without_matplotlib_nothing_is_measured(model, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = command(model, data, "--out", tmp_path / "a.json")
+    assert done.exit_code == 1
+    assert "pip install matplotlib first" in done.stderr
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_model_of_the_hub_is_measured_by_its_name(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffusion.model._download", lambda name: model)
+    monkeypatch.chdir(tmp_path)
+    done = command("user/name", data, "--out", "a.json")
+    assert done.exit_code == 0, done.output
+    about = json.loads(Path("a.json").read_text())["models"]["user/name"]
+    assert about["weights"] == DiffusionModel.from_pretrained(model).version
+
+
 def test_results_measured_otherwise_are_not_mixed(model, data, tmp_path):
     out = tmp_path / "results.json"
     assert command(model, data, "--out", out).exit_code == 0
@@ -358,10 +455,3 @@ def test_a_file_measured_against_the_first_pictures_is_not_mixed_with_a_random_p
     done = command(model, data, "--out", out, "--samplers", "ddpm")
     assert done.exit_code == 1
     assert "random part of the reference; choose another --out" in done.stderr
-
-
-def test_evaluation_is_imported_only_when_asked_for():
-    code = "import diffusion, sys; sys.exit('diffusion.evaluation' in sys.modules)"
-    import subprocess
-
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -28,6 +28,43 @@ def test_labels_follow_the_pictures_whatever_the_order_of_the_rows(tmp_path):
     assert labels.values.tolist() == [[0, 1], [1, 0], [1, 1]]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Name,hair\na,red\nb,black\n",
+        " name , hair\na, red\nb ,black \n",
+        "name,hair\na.png,red\nB.JPG,red\nb.jpg,black\n",
+        "name,hair\nfaces/a.png,red\nfaces/b.png,black\n",
+        ",name,hair\n0,a,red\n1,b,black\n",
+        "hair,name\nred,a\nblack,b\n,\n,\n",
+        '"name","hair"\n"a","red"\n"b","black"\n"c"," "\n',
+    ],
+    ids=["Name", "blanks", "suffixes", "folders", "pandas", "empty rows", "blank cell"],
+)
+def test_usual_ways_to_write_a_table_mean_the_same(tmp_path, text):
+    labels = load_labels(table(tmp_path, text), NAMES)
+    assert labels.names == {"hair": ("black", "red")}
+    assert labels.values.tolist() == [[0], [1], [-1]]
+    assert labels.known == 2
+
+
+def test_a_picture_whose_own_name_ends_like_a_files_is_found(tmp_path):
+    path = table(tmp_path, "name,hair\na.png,red\na,black\n")
+    assert load_labels(path, ("a.png", "a")).values.tolist() == [[1], [0]]
+
+
+def test_accents_that_are_spelled_otherwise_in_a_files_name_are_the_same(tmp_path):
+    path = table(tmp_path, "name,hair\nJos\u00e9,red\nZoe\u0308.png,black\n")
+    assert load_labels(path, ("Jose\u0301", "Zo\u00eb")).values.tolist() == [[1], [0]]
+    with pytest.raises(DataError, match="two pictures are named"):
+        load_labels(path, ("Jose\u0301", "Jos\u00e9"))
+
+
+def test_a_column_of_too_many_values_does_not_matter_where_others_are_chosen(tmp_path):
+    path = table(tmp_path, "name,id,hair\n" + "".join(f"{i},{i},red\n" for i in range(1001)))
+    assert load_labels(path, ("7",), ["hair"]).names == {"hair": ("red",)}
+
+
 def test_indices_mean_the_values_that_the_json_lists(tmp_path):
     path = table(tmp_path, "name,hair\na,2\nb,black\n", {"hair": ["black", "red", "bald"]})
     labels = load_labels(path, NAMES)
@@ -58,7 +95,19 @@ def test_colours_of_values_become_the_palette(tmp_path):
 @pytest.mark.parametrize(
     ("text", "values", "said"),
     [
-        ("picture,hair\na,red\n", None, "has no column 'name'"),
+        ("picture,hair\na,red\n", None, "has no column 'name' .* picture, hair; call one of its"),
+        ("", None, "has no column 'name' .* its columns are none; call"),
+        ("name;hair\na;red\n", None, "its columns are name;hair; separate columns by commas"),
+        ("name\thair\na\tred\n", None, "its columns are name hair; separate columns by commas"),
+        ("name,hair, hair\na,red,red\n", None, "has two columns 'hair'; leave one of them out"),
+        ("name,hair\na,red\n a,red\n", None, "has two rows for a; leave one"),
+        ("name,hair\na.png,red\na,red\n", None, "has two rows for a; leave one"),
+        ("name,hair,hat\na,red,\n", None, r"column 'hat' has 0 values; leave .* --attributes"),
+        (
+            "name,hair\n" + "".join(f"{i},{i}\n" for i in range(1001)),
+            None,
+            r"column 'hair' has 1,001 values; leave it out with --attributes",
+        ),
         ("name,hair\nx,red\n", None, "names none of the pictures"),
         ("name\na\n", None, "has no attribute at all"),
         ("name,hair\na,red\nb,red\na,black\n", None, "has two rows for a; leave one"),

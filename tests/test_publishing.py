@@ -1,6 +1,7 @@
 """A run made into a model folder to share."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import stand_ins
@@ -12,7 +13,7 @@ from diffusion.card import command
 from diffusion.cli import app
 from diffusion.data import licence_id
 from diffusion.files import write_json
-from diffusion.model import weights_hash
+from diffusion.model import ModelError, weights_hash
 from diffusion.publishing import Source, _progress, publish
 from diffusion.reader import AttributeReader, ReaderNetwork
 from diffusion.runs import Run, RunError, train_run
@@ -36,9 +37,100 @@ def test_a_run_becomes_a_model_with_sheets_and_card(tmp_path, pictures):
     assert Image.open(folder / "progress.png").size == (2 * (4 * 18 + 2), 4 * 18 + 2)
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: cc0-1.0\n")
+    assert "\ntags: [diffusion, ddpm, ddim]\n---\n\n# Dots\n\nA diffusion model" in card
     for part in ("[Dots](https://example.org/dots) by Nobody", "| images seen | 8 |",
                  "Drawn by a test.\n2 of them", "a test machine", "\nIt was short.\n"):  # fmt: skip
         assert part in card
+
+
+@pytest.fixture
+def own(tmp_path, pictures) -> Run:
+    """A run on somebody's own pictures that began with weights learned from CC BY drawings."""
+    run = Run(tmp_path / "run")
+    melin = source_of("toon-head")
+    run.create(
+        str(pictures),
+        TrainConfig(images=8, size=16, widths=(16,), batch=4, learned_before=(melin,)),
+    )
+    for _ in train_run(run, progress=False):
+        pass
+    return run
+
+
+def card_of(run: Run, folder: Path, licence: str) -> str:
+    """The card of pictures under a licence."""
+    source = Source("My cats", "Me", licence, "https://example.org", "")
+    return (publish(run, folder, "My cats", source, "here") / "README.md").read_text()
+
+
+@pytest.mark.parametrize("licence", ["CC BY-NC 4.0", "CC BY-SA 4.0", "All rights reserved"])
+def test_the_card_promises_nothing_that_a_licence_forbids(own, tmp_path, licence):
+    card = card_of(own, tmp_path / "model", licence)
+    assert card.startswith("---\nlicense: other\n")
+    assert "same attribution" not in card
+    assert "Ask the owners named above" in card
+
+
+def test_the_card_of_ones_own_pictures_claims_nothing_that_nobody_looked_at(own, tmp_path):
+    card = card_of(own, tmp_path / "model", "CC BY 4.0")
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "The weights may be used with the same attribution" in card
+    assert "No distance was measured." in card
+    for claimed in ("heads", "by eye", "test suite", "as their authors drew", "attention at"):
+        assert claimed not in card.split("\n## Limits")[1]
+    assert "attention at 8×8" in card  # 16 px, folded once
+
+
+def test_attention_is_told_only_of_networks_that_have_it(tmp_path, pictures):
+    run = Run(tmp_path / "run")
+    run.create(str(pictures), TrainConfig(images=4, size=20, widths=(16, 16), batch=4))
+    for _ in train_run(run, progress=False):
+        pass
+    assert "attention" not in card_of(run, tmp_path / "model", "CC0 1.0")
+
+
+def test_the_cards_commands_say_where_they_run_and_where_the_model_is(own, tmp_path):
+    asked = "python -m diffusion sample --model {} --steps 50"
+    card = card_of(own, tmp_path / "model", "CC0 1.0")
+    assert asked.format("MODEL") in card
+    where = "Commands run in the folder of Cartoon Diffusion; MODEL stands for this model's folder."
+    assert where in card
+    shipped = card_of(own, tmp_path / "checkpoints" / "cats-16", "CC0 1.0")
+    assert asked.format("checkpoints/cats-16") in shipped
+    assert "Commands run in the folder of Cartoon Diffusion." in shipped
+    written = (own.model_folder / "README.md").read_text()
+    assert "In that project's\nfolder, this draws with it; MODEL stands for" in written
+    assert "--model MODEL --steps 20" in written
+
+
+def test_a_value_with_a_blank_is_quoted_in_the_command_of_the_card(tmp_path, pictures):
+    labels = {"hair": ("dark brown", "red")}
+    (tmp_path / "labels.csv").write_text("name,hair\nface00,red\nface01,dark brown\n")
+    config = TrainConfig(
+        images=4, size=16, widths=(16,), batch=4, labels=labels,
+        labels_file=str(tmp_path / "labels.csv"),
+    )  # fmt: skip
+    run = Run(tmp_path / "run")
+    run.create(str(pictures), config)
+    for _ in train_run(run, progress=False):
+        pass
+    card = card_of(run, tmp_path / "model", "CC0 1.0")
+    assert "--label 'hair=dark brown' --guidance 2" in card
+
+
+def test_a_reader_of_another_size_is_not_published(own, tmp_path):
+    AttributeReader(ReaderNetwork(2), {"hat": ("no", "yes")}, size=32).save(tmp_path)
+    with pytest.raises(ModelError, match=r"reads pictures of 32 px, and these have 16 px"):
+        publish(own, tmp_path / "model", "D", SOURCE, "here", reader=tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_drawn(own, tmp_path):
+    (tmp_path / "file").touch()
+    words = ["publish", "--run", own.folder, "--out", tmp_path / "file", "--title", "Dots"]
+    done = CliRunner().invoke(app, [*map(str, words)])
+    assert done.exit_code == 1
+    assert "cannot write" in done.stderr
 
 
 def test_a_card_says_whose_pictures_and_knows_the_built_in_ones(tmp_path, pictures):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,7 @@ def test_a_reader_comes_back_from_its_folder(reader, tmp_path):
     np.testing.assert_array_equal(again.read(pixels), reader.read(pixels))
     assert (again.labels, again.accuracy, again.held_out) == (NAMES, reader.accuracy, 80)
     assert again.palette == PALETTE
+    assert again.size == reader.size == 16
 
 
 def test_a_file_that_is_no_reader_is_refused(tmp_path):
@@ -75,6 +78,28 @@ def test_a_file_that_is_no_reader_is_refused(tmp_path):
     (tmp_path / FILE).write_bytes(b"not tensors")
     with pytest.raises(ModelError, match="no reader of this version"):
         AttributeReader.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "palette",
+    [
+        {"colour": ("red; background: url(//evil.example)", "1ec81e", "1e1ec8")},
+        {"colour": ('"><script>1</script>', "1ec81e", "1e1ec8")},
+        {"colour": (1, 2, 3)},
+        {"colour": ("c81e1e", "1ec81e")},
+        {"shade": ("c81e1e", "1ec81e", "1e1ec8")},
+    ],
+)
+def test_a_palette_that_is_not_the_labels_colours_is_refused(reader, tmp_path, palette):
+    replace(reader, palette=palette).save(tmp_path)
+    with pytest.raises(ModelError, match="no reader of this version"):
+        AttributeReader.load(tmp_path)
+
+
+def test_a_value_may_be_without_a_colour(reader, tmp_path):
+    palette = {"colour": ("c81e1e", None, "1e1ec8")}
+    replace(reader, palette=palette).save(tmp_path)
+    assert AttributeReader.load(tmp_path).palette == palette
 
 
 def test_what_was_not_asked_does_not_count():

@@ -1,6 +1,8 @@
 """Results as files: the page is written from the JSON alone."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,68 @@ def test_crisp_pictures_are_named_so_and_kept_apart_from_what_samplers_do():
     assert page.split("## The shape")[1] == told.split("## The shape")[1]
 
 
+def test_commands_that_measure_into_one_file_keep_each_others_rows(tmp_path):
+    path, shared = tmp_path / "results.json", {"data": "faces.zip"}
+    one, other = (results.Results(path, shared) for _ in range(2))
+    about = {"weights": "aaaaaaaaaaaa"}
+    one.add_floor({"copies": 0.0})
+    one.add("ddim-50", {"model": "first"}, about)
+    other.add("ddpm-50", {"model": "second"}, about)
+    one.add("ddim-100", {"model": "first"}, about)
+    value = results.read(path)
+    assert value["rows"].keys() == {"ddim-50", "ddpm-50", "ddim-100"}
+    assert value["models"].keys() == {"first", "second"}
+    assert value["floor"] == {"copies": 0.0}
+    assert "ddpm-50" in one
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_rows_that_are_added_at_the_same_moment_are_all_kept(tmp_path):
+    path = tmp_path / "results.json"
+
+    def measure(process):
+        file = results.Results(path, {"data": "faces.zip"})
+        for row in range(10):
+            file.add(f"{process}-{row}", {"model": "faces"}, {"weights": "aaaaaaaaaaaa"})
+
+    with ThreadPoolExecutor(4) as processes:
+        list(processes.map(measure, range(4)))
+    assert len(results.read(path)["rows"]) == 40
+
+
+def test_a_row_is_not_added_to_a_file_that_another_measurement_began_meanwhile(tmp_path):
+    path = tmp_path / "results.json"
+    late = results.Results(path, {"data": "faces.zip", "count": 8})
+    results.Results(path, {"data": "faces.zip", "count": 9}).add("a", {"model": "m"}, {})
+    before = path.read_text()
+    with pytest.raises(ValueError, match="was measured with count 9, not 8; choose another --out"):
+        late.add("b", {"model": "m"}, {})
+    again = results.Results(path, {"data": "faces.zip", "count": 9})
+    with pytest.raises(ValueError, match="has rows of other weights of m; choose another --out"):
+        again.add("b", {"model": "m"}, {"weights": "bbbbbbbbbbbb"})
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("part", ["models", "rows", "extractors", "machine"])
+def test_a_report_of_a_file_that_lacks_a_part_is_refused_in_one_sentence(two, tmp_path, part):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({key: value for key, value in two.items() if key != part}))
+    done = CliRunner().invoke(app, ["report", str(path)])
+    assert done.exit_code == 1
+    assert "holds no results of this version (no" in done.stderr
+    assert part in done.stderr
+
+
+def test_without_matplotlib_a_report_says_so_before_it_writes_anything(two, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(two))
+    done = CliRunner().invoke(app, ["report", str(path)])
+    assert done.exit_code == 1
+    assert "plots are drawn with matplotlib; pip install matplotlib first" in done.stderr
+    assert not path.with_suffix(".md").exists()
+
+
 def test_a_single_row_at_random_says_nothing_about_the_shape_of_a_table(two):
     assert "The shape of DDIM's Table 1" in results.markdown(two, "results.png")
     key, row = next(iter(two["rows"].items()))
@@ -76,15 +140,20 @@ def test_a_report_of_nothing_is_refused_in_one_sentence(tmp_path):
     assert "holds no results of this version" in done.stderr
 
 
-def test_the_page_of_measured_quality_is_the_one_that_its_json_gives():
-    path = DOCS / results.FILE
-    if not path.is_file():
-        pytest.skip(
-            "nothing was measured yet: python -m diffusion evaluate ... --out docs/results.json"
-        )
+@pytest.mark.parametrize("name", ["results", "guidance", "toons"])
+def test_the_page_of_measured_quality_is_the_one_that_its_json_gives(name):
+    path = DOCS / f"{name}.json"
     assert path.with_suffix(".md").read_text() == results.markdown(
-        results.read(path), "results.png"
+        results.read(path), f"{name}.png"
     )
+
+
+def test_the_page_of_recipes_says_how_many_pictures_its_rows_are_of():
+    measured = results.read(DOCS / "recipe.json")
+    said = (
+        f"<!-- table -->\n{measured['count']:,} pictures per row, as many real ones in the last:\n"
+    )
+    assert said in (DOCS / "recipe.md").read_text()
 
 
 def test_a_row_that_was_interrupted_tells_no_seconds(two):
@@ -95,6 +164,16 @@ def test_a_row_that_was_interrupted_tells_no_seconds(two):
     header = [cell.strip() for cell in results.table(two).splitlines()[0].split("|")]
     assert cells[header.index("s")] == ""
     assert "where nothing interrupted it" in results.conditions(two)
+
+
+def test_the_conditions_say_which_pictures_precision_and_recall_saw(two):
+    told = "Precision and recall see only {} 1,000 pictures of the reference."
+    assert told.format("the first") in results.conditions(two)
+    random = two | {"precision_recall": "against a random part of the reference"}
+    assert told.format("a random") in results.conditions(random)
+    fewer = random | {"reference": 40}
+    assert "see only a random 40 pictures of those drawn." in results.conditions(fewer)
+    assert "see only" not in results.conditions(two | {"reference": 1000})
 
 
 def test_rows_that_differ_in_guidance_are_plotted_against_it(tmp_path):

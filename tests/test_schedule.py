@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,6 +81,14 @@ def test_every_step_count_gets_levels_that_fall_strictly_from_T_to_0(T, spacing)
         assert (levels[0], levels[-1]) == (T, 0)
         assert all(type(level) is int for level in levels)
         assert all(t > s for t, s in pairwise(levels))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+def test_numpys_integers_count_steps_as_well(kind, spacing):
+    levels = Schedule.cosine(1000).levels(kind(20), spacing)
+    assert levels == Schedule.cosine(1000).levels(20, spacing)
+    assert all(type(level) is int for level in levels)
 
 
 @pytest.mark.parametrize("S", [1, 7, 30, 333])

@@ -99,6 +99,9 @@ def test_a_config_survives_json(preset):
         {"snr_floor": 6.0, "min_snr": 5.0},
         {"snr_floor": 1.0, "prediction": "eps"},
         {"seed": -1},
+        {"threads": 0},
+        {"threads": -1},
+        {"held_out": -1},
     ],
     ids=str,
 )

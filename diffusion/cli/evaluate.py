@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from diffusion.cli.measurement import Measurement
-from diffusion.cli.options import taking
+from diffusion.cli.options import numbers, taking
 from diffusion.cli.problem import one_sentence
 from diffusion.evaluation import Setting, grid
 from diffusion.recipe import Recipe
@@ -17,8 +16,6 @@ from diffusion.results import write_report
 
 TABLE_GUIDANCE = (0.0, 1.0, 2.0, 3.0, 5.0)
 TABLE_INTERVAL = (0.1, 0.8)
-
-Number = TypeVar("Number", int, float)
 
 
 @taking(Measurement)
@@ -36,10 +33,10 @@ def evaluate(
     with one_sentence():
         settings = grid(
             samplers.split(","),
-            _numbers(steps, int, "--steps"),
-            _numbers(eta, float, "--eta"),
+            numbers(steps, int, "--steps"),
+            numbers(eta, float, "--eta"),
             variance.split(","),
-            _numbers(guidance, float, "--guidance"),
+            numbers(guidance, float, "--guidance"),
             spacing,
             finish,
         )
@@ -73,10 +70,3 @@ def guidance_settings(recipe: Recipe) -> list[Setting]:
     strong = [w for w in TABLE_GUIDANCE if w > 1]
     settings += [Setting(recipe, w, interval=TABLE_INTERVAL) for w in strong]
     return settings + [Setting(recipe, w, rederive=False) for w in strong]
-
-
-def _numbers(text: str, kind: Callable[[str], Number], option: str) -> list[Number]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{option} {text!r} are no numbers; write them as 10,20") from None

@@ -10,7 +10,8 @@ from typing import Annotated
 import torch
 import typer
 
-from diffusion.backends import BACKENDS, accelerated
+from diffusion.backends import BACKENDS
+from diffusion.cli.problem import check_writable
 from diffusion.compiled import use_threads
 from diffusion.data import load_images
 from diffusion.device import pick_device
@@ -25,10 +26,9 @@ from diffusion.evaluation import (
 )
 from diffusion.features import extractors
 from diffusion.labels import load_labels
-from diffusion.model import DiffusionModel, ModelError, weights_hash
 from diffusion.reader import AttributeReader, reader_beside
 from diffusion.recipe import check_guidance
-from diffusion.results import Results, write_report
+from diffusion.results import Results, check_plots, write_report
 from diffusion.toons import BUILT_IN
 
 HELD_OUT = 1000  # where a model does not say what it never saw
@@ -38,7 +38,7 @@ HELD_OUT = 1000  # where a model does not say what it never saw
 class Measurement:
     """Which models are measured, against which pictures, and where the rows go."""
 
-    model: Annotated[list[str], typer.Option(help="A model's folder; repeatable.")]
+    model: Annotated[list[str], typer.Option(help="A model's folder or Hub name; repeatable.")]
     data: Annotated[str, typer.Option(help="The images it was trained on: folder, .zip or .tgz.")]
     out: Annotated[Path, typer.Option(help="FILE.json; FILE.md and FILE.png come beside it.")]
     labels: Annotated[Path | None, typer.Option(help="The CSV of the images' attributes.")] = None
@@ -59,6 +59,8 @@ class Measurement:
         """Measure the rows that the file lacks, and write its table and plot."""
         if self.out.suffix != ".json":
             raise ValueError(f"{self.out} is no results file; end --out in .json")
+        check_plots()
+        check_writable(self.out.parent)
         if self.threads:
             use_threads(self.threads)
         for setting in settings:
@@ -70,9 +72,11 @@ class Measurement:
         reader = self._reader()
         faces = self._faces(subjects, reader, settings)
         results = Results(self.out, self._shared(subjects, faces, reader))
+        for subject in subjects:
+            results.check_weights(subject.name, subject.weights)
         self._add_rows(results, subjects, settings, faces, reader)
         table, plot = write_report(self.out)
-        typer.echo(table.read_text())
+        typer.echo(table.read_text(encoding="utf-8"))
         typer.echo(f"Wrote {self.out}, {table} and {plot}")
 
     def _reader(self) -> AttributeReader | None:
@@ -82,7 +86,7 @@ class Measurement:
 
     def _subjects(self) -> list[Subject]:
         device = pick_device(self.device)
-        return [subject_of(name, device, self.backend) for name in self.model]
+        return [Subject.load(name, device, self.backend) for name in self.model]
 
     def _faces(
         self,
@@ -97,6 +101,9 @@ class Measurement:
             raise ValueError(
                 "these models differ in size or in what they never saw; measure them apart"
             )
+        size = sizes.pop()
+        if reader is not None:
+            reader.check_size(size)
         attributes = {tuple(model.labels) for model in models}
         guided = any(setting.guidance for setting in settings)
         if guided:
@@ -106,13 +113,16 @@ class Measurement:
                 )
             if self.labels is None and self.data not in BUILT_IN:
                 raise ValueError("guided pictures ask for real pictures' attributes; add --labels")
-        images = load_images(self.data, sizes.pop(), complete=guided)
+        images = load_images(self.data, size, complete=guided)
         if self.labels is not None:
             wanted = list(dict.fromkeys([*max(attributes), *(reader.labels if reader else ())]))
             labels = load_labels(self.labels, images.names, wanted or None)
             images = replace(images, labels=labels)
         chosen = self.features.split(",") if self.features else list(extractors())
-        return Faces(images, kept.pop(), self.count, tuple(chosen))
+        faces = Faces(images, kept.pop(), self.count, tuple(chosen))
+        if reader is not None and images.labels is not None:
+            _check_reader(reader, faces)
+        return faces
 
     def _shared(
         self, subjects: Sequence[Subject], faces: Faces, reader: AttributeReader | None
@@ -169,12 +179,14 @@ class Measurement:
                 results.add(key, row, _about(subject))
 
 
-def subject_of(name: str, device: torch.device, backend: str) -> Subject:
-    """The model in a folder, its network computed in that way, ready to be measured."""
-    model = DiffusionModel.from_pretrained(name, device)
-    if model.shape[0] != 3:
-        raise ModelError(f"{name} draws {model.shape[0]} channels; only RGB can be measured")
-    return Subject(name, accelerated(model, backend), weights_hash(name))
+def _check_reader(reader: AttributeReader, faces: Faces) -> None:
+    """Raise ValueError when the reader may have learned from pictures of the floor."""
+    if reader.held_out < faces.held_out:
+        raise ValueError(
+            f"the reader kept {reader.held_out:,} pictures back and the model {faces.held_out:,}: "
+            "it would read pictures that it learned from; train the reader again with "
+            f"--held-out {faces.held_out}"
+        )
 
 
 def _about(subject: Subject) -> dict:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffusion.cli.problem import one_sentence
+from diffusion.cli.problem import check_writable, one_sentence
 from diffusion.data import Source
 from diffusion.publishing import publish as publish_run
 from diffusion.runs import Run
@@ -37,6 +37,7 @@ def publish(
 ) -> None:
     """Turn a run into a model folder with samples, loss curve and model card."""
     with one_sentence():
+        check_writable(out)
         source = _source(Run(run), data_name, data_author, data_licence, data_url, data_note)
         folder = publish_run(Run(run), out, title, source, hardware, history, reader, results)
         typer.echo(f"Published to {folder}")

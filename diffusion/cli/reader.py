@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from diffusion.cli.problem import one_sentence
+from diffusion.cli.problem import check_writable, one_sentence
+
+USUAL_SIZE = 64  # pixels per side, where there is no model
 
 
 def reader(
@@ -20,9 +22,16 @@ def reader(
     attributes: Annotated[
         str | None, typer.Option(help="Columns of --labels to read, as a,b,c; all.")
     ] = None,
-    size: Annotated[int, typer.Option(help="Picture side in pixels.")] = 64,
+    size: Annotated[
+        int | None,
+        typer.Option(help="Picture side in pixels; as of the model in --out, else 64."),
+    ] = None,
     held_out: Annotated[
-        int | None, typer.Option(help="Images kept back; 1000 of 5000 or more, else a tenth.")
+        int | None,
+        typer.Option(
+            help="Images kept back; as many as of the model in --out, else 1000 of 5000 or more, "
+            "else a tenth."
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="How often every image is seen.")] = 12,
     seed: Annotated[int, typer.Option(help="Decides weights and batches.")] = 0,
@@ -35,6 +44,10 @@ def reader(
     from diffusion.reader import train_reader
 
     with one_sentence():
+        if epochs < 1:
+            raise ValueError(f"{epochs} epochs train nothing; choose --epochs of 1 or more")
+        size = _size(out, size)
+        check_writable(out)
         images = load_images(data, size, complete=True)
         wanted = attributes.split(",") if attributes else None
         if labels is not None:
@@ -44,9 +57,8 @@ def reader(
         elif wanted:
             images = replace(images, labels=images.labels.only(wanted))
         if held_out is None:
-            held_out = 1000 if len(images) >= 5000 else max(len(images) // 10, 1)
-        if epochs < 1:
-            raise ValueError(f"{epochs} epochs train nothing; choose --epochs of 1 or more")
+            held_out = _held_out_of_model(out) or _usual_held_out(len(images))
+        typer.echo(f"{images.told} {images.labels.known:,} have labels.")
         trained = None
         with tqdm(train_reader(images, held_out, seed, epochs), total=epochs, unit="epoch") as bar:
             for trained in bar:
@@ -54,3 +66,26 @@ def reader(
         trained.save(out)
         for name, right in trained.accuracy.items():
             typer.echo(f"{name}: {right:.1%} of {trained.held_out:,} held-out images read right")
+
+
+def _size(folder: Path, asked: int | None) -> int:
+    """Pixels per side of the pictures to learn from: a reader must know those of its model."""
+    from diffusion.reader import drawn_size
+
+    drawn = drawn_size(folder)
+    if None not in (asked, drawn) and asked != drawn:
+        raise ValueError(f"the model in {folder} draws {drawn} px, not {asked}; leave --size out")
+    return (drawn or USUAL_SIZE) if asked is None else asked
+
+
+def _held_out_of_model(folder: Path) -> int:
+    """How many pictures the model in a folder never saw; 0 where it does not say."""
+    from diffusion.model import CONFIG, read_config
+
+    if not (folder / CONFIG).is_file():
+        return 0
+    return int(read_config(folder).get("training", {}).get("held_out", 0))
+
+
+def _usual_held_out(count: int) -> int:
+    return 1000 if count >= 5000 else max(count // 10, 1)
