@@ -1,9 +1,9 @@
 # The page on the CPU:
-#   docker build -t cartoon-diffusion . && docker run -p 7860:7860 cartoon-diffusion
+#   docker build -t cartoon-diffusion . && docker run -p 7860:7860 -v cartoon-runs:/app/runs cartoon-diffusion
 FROM python:3.12-slim
 
 WORKDIR /app
-RUN useradd --create-home --uid 1000 user && chown user /app
+RUN useradd --create-home --uid 1000 user && mkdir runs && chown user /app runs
 
 # From PyTorch's own index: the build without CUDA, many times smaller.
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu \

@@ -82,7 +82,8 @@ def check_options(name: str, options: str) -> None:
 def test_the_commands_shown_have_only_options_that_exist():
     titles = ("From the command line", "To order, and measured")
     shown = commands("".join(block for title in titles for block in blocks(section(title))))
-    assert {name for name, _ in shown} == {"train", "sample", "evaluate", "reader", "guidance"}
+    named = {name for name, _ in shown}
+    assert named == {"train", "sample", "evaluate", "reader", "guidance", "publish"}
     for name, options in shown:
         check_options(name, options)
 
