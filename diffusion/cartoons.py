@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from PIL import Image
 from diffusion.cache import cache_dir
 from diffusion.data import MAX_SIZE, MIN_SIZE, DataError, Images, Source
 from diffusion.denoiser import ANY
+from diffusion.processes import python
 
 if TYPE_CHECKING:
     from diffusion.labels import Labels
@@ -37,8 +38,14 @@ COUNT = 10_000  # pictures of a style
 FIRST = 1_000  # of them that a training waits for
 CHUNK = 50  # pictures from one write to the next
 PATIENCE = 30.0  # seconds without a new picture, after which another process draws on
+FAILURES = 3  # of processes one after the other that drew nothing, before it is given up
 PIXELS, LABELS = "pixels.u8", "labels.i8"
+LOG = "log.txt"  # beside them; what the process that draws has to say
 NONE = "none"  # the value of a part that a face does not have
+
+
+class Stopped(Exception):
+    """Nobody wants the pictures any more that are being waited for."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +101,21 @@ STYLES = {
 }
 
 
-def load_cartoons(style: str, size: int, progress: bool = True, complete: bool = False) -> Images:
+def load_cartoons(
+    style: str,
+    size: int,
+    progress: bool = True,
+    complete: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Images:
     """The COUNT pictures of a style; they may still be being drawn, and reading one waits for it.
 
     With `complete` it returns when all are drawn, with their labels. Raises DataError for sizes
-    that are not drawn, or when a package is missing.
+    that are not drawn, when a package is missing, or when drawing fails; waiting raises Stopped
+    when `stopped()`.
     """
     check(style, size)
-    drawing = Drawing(style, size)
+    drawing = Drawing(style, size, stopped=stopped)
     drawing.wait(COUNT if complete else FIRST, progress)
     labels = read_labels(style, drawing.folder) if drawing.drawn == COUNT else None
     names = tuple(f"{style}-{number:05d}" for number in range(COUNT))
@@ -128,13 +142,21 @@ def check(style: str, size: int) -> None:
 class Drawing:
     """Pictures uint8 (count, size, size, 3) in a file that another process may still be filling.
 
-    Reads like an array; an index that is not drawn yet is waited for.
+    Reads like an array; an index that is not drawn yet is waited for, which raises Stopped when
+    `stopped()` and DataError when drawing fails again and again.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, style: str, size: int, count: int | None = None):
+    def __init__(
+        self,
+        style: str,
+        size: int,
+        count: int | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ):
         self.style, self.size, self.count = style, size, count or COUNT
+        self.stopped = stopped
         self.folder = cache_dir("images") / _key(style, size)
         self.folder.mkdir(exist_ok=True)
         self.shape = (self.count, size, size, 3)
@@ -165,13 +187,19 @@ class Drawing:
             self._have_drawn()
         if drawn >= count:
             return
-        since = time.monotonic()
+        since, failures = time.monotonic(), 0
         with tqdm(desc="Drawing", total=count, initial=drawn, disable=not progress) as bar:
             while drawn < count:
+                if self.stopped():
+                    raise Stopped
                 time.sleep(0.05)
                 if (now := self.drawn) > drawn:
                     bar.update(min(now, count) - drawn)
-                    drawn, since = now, time.monotonic()
+                    drawn, since, failures = now, time.monotonic(), 0
+                elif self._child and self._child.poll():
+                    if (failures := failures + 1) == FAILURES:
+                        raise DataError(self._why_not())
+                    self._have_drawn()
                 elif time.monotonic() - since > PATIENCE:
                     self._have_drawn()
                     since = time.monotonic()
@@ -181,9 +209,22 @@ class Drawing:
             return
         # In a process of its own: drawing would hold up the training's thread.
         about = [self.style, str(self.size), str(self.count)]
-        command = [sys.executable, "-m", "diffusion.cartoons", *about]
-        self._child = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+        # It may outlive the training, and holds none of its files: its run can be deleted.
+        with open(self.folder / LOG, "wb") as log:
+            self._child = subprocess.Popen(
+                **python("-m", "diffusion.cartoons", *about),
+                cwd=Path(__file__).parents[1],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
         threading.Thread(target=self._child.wait, daemon=True).start()  # leave no zombie
+
+    def _why_not(self) -> str:
+        """What the process that drew said last, in a sentence."""
+        log = self.folder / LOG
+        said = log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+        return f"pictures of {self.style} cannot be drawn ({said[-1][:200]}); see {log}"
 
     def __len__(self) -> int:
         return self.count

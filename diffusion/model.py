@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from diffusion.denoiser import EVERYWHERE, Denoiser, Network, check_prediction
+from diffusion.denoiser import ANY, EVERYWHERE, Denoiser, Network, check_prediction
 from diffusion.device import apart
-from diffusion.files import replacing, write_json
+from diffusion.files import read_text, replacing, write_json
 from diffusion.schedule import Schedule
 from diffusion.unet import UNet, UNetConfig
 
 FORMAT = "cartoon-diffusion/1"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 UNUSABLE = (
     AttributeError,
     KeyError,
@@ -60,6 +63,7 @@ class DiffusionModel:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     training: Mapping[str, object] = field(default_factory=dict)  # how it was trained; for people
     version: str = ""  # `weights_hash` of the folder it was loaded from
+    folder: Path | None = field(default=None, repr=False, compare=False)  # that folder
     compute: Network | None = field(default=None, repr=False, compare=False)  # instead of network
     backend: str = "float32"  # what computes the network; see diffusion.backends
 
@@ -90,13 +94,21 @@ class DiffusionModel:
 
     def denoiser(
         self,
-        labels: Tensor | None = None,
-        guidance: float = 1.0,
-        clip: bool = True,
+        labels: Tensor | ArrayLike | None = None,
+        guidance: float | Tensor = 1.0,
+        clip: bool | Tensor = True,
         interval: tuple[float, float] = EVERYWHERE,
         rederive: bool = True,
     ) -> Denoiser:
-        """denoise(x, t) -> (x0, eps); labels are int64 (B, attributes), -1 = any."""
+        """denoise(x, t) -> (x0, eps); labels are int64 (B, attributes), -1 = any.
+
+        `guidance` and `clip` hold for all images, or are (B,). Raises ValueError for labels that
+        the model does not know, and for a guidance that is negative or no number.
+        """
+        if labels is not None:
+            labels = torch.as_tensor(labels)
+            self._check_labels(labels)
+        _check_guidance(guidance)
         return Denoiser(
             self.compute or self.network,
             self.schedule,
@@ -107,6 +119,22 @@ class DiffusionModel:
             interval,
             rederive,
         )
+
+    def _check_labels(self, labels: Tensor) -> None:
+        whole = not labels.is_floating_point() or not labels.numel()
+        if labels.ndim != 2 or labels.shape[1] != len(self.labels) or not whole:
+            raise ValueError(
+                f"labels {tuple(labels.shape)} of {labels.dtype}; give whole numbers (images, "
+                f"{len(self.labels)}), for {', '.join(self.labels) or 'no attribute'}; -1 is any"
+            )
+        if labels.device.type != "cpu":
+            return  # asking a GPU would wait for all that it computes
+        for (attribute, values), column in zip(self.labels.items(), labels.numpy().T, strict=True):
+            if ((column < ANY) | (column >= len(values))).any():
+                raise ValueError(
+                    f"labels of {attribute} from {column.min()} to {column.max()}; "
+                    f"choose 0 to {len(values) - 1}, or -1 for any"
+                )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write config.json and model.safetensors into `folder` and return it."""
@@ -134,6 +162,8 @@ class DiffusionModel:
         Raises ModelError, with what to do next, when there is no usable model.
         """
         folder = Path(name)
+        if (folder / "model" / CONFIG).is_file() and not (folder / WEIGHTS).exists():
+            raise ModelError(f"{folder} is a run; its model is in {folder / 'model'}")
         if not (folder / CONFIG).is_file():
             folder = _download(str(name))
         return apart(cls._load, folder, read_config(folder), device)
@@ -143,11 +173,14 @@ class DiffusionModel:
         try:
             network = UNet(UNetConfig(**config["network"]))
             schedule = Schedule(**config["schedule"])
-            weights = load_file(folder / WEIGHTS)
+            content = (folder / WEIGHTS).read_bytes()  # once: a training may replace the file
+            weights = from_bytes(content)
             network.load_state_dict({key: value.float() for key, value in weights.items()})
             labels, training = config.get("labels", {}), config.get("training", {})
-            version = weights_hash(folder)
-            model = cls(ready(network), schedule, config["prediction"], labels, training, version)
+            version = _hash(content)
+            model = cls(
+                ready(network), schedule, config["prediction"], labels, training, version, folder
+            )
         except FileNotFoundError:
             raise ModelError(f"{folder} has no {WEIGHTS}; copy it beside {CONFIG}") from None
         except UNUSABLE as error:
@@ -156,7 +189,10 @@ class DiffusionModel:
         return model.to(device)
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
-        """Upload the model to the Hugging Face Hub and return its address."""
+        """Upload the model to the Hugging Face Hub and return its address.
+
+        The card of the folder that it was loaded from, where there is one, goes along.
+        """
         import tempfile
 
         from huggingface_hub import HfApi
@@ -165,6 +201,8 @@ class DiffusionModel:
         api.create_repo(repo_id, exist_ok=True, private=private)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
+            if self.folder and (self.folder / CARD).is_file():
+                shutil.copyfile(self.folder / CARD, Path(folder, CARD))
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
 
 
@@ -177,7 +215,7 @@ def read_config(folder: str | Path) -> dict:
     """Read a model's config.json, or raise ModelError."""
     path = Path(folder) / CONFIG
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(read_text(path))
     except FileNotFoundError:
         raise ModelError(
             f"no model in {folder}; train one with `python -m diffusion train`"
@@ -185,6 +223,12 @@ def read_config(folder: str | Path) -> dict:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}); copy the model folder again") from None
     found = config.get("format") if isinstance(config, dict) else None
+    kind, _, version = str(found).partition("/")
+    if kind != FORMAT.partition("/")[0] or not version.isdecimal():
+        raise ModelError(
+            f"{folder} holds no model of Cartoon Diffusion; "
+            "give one made with `python -m diffusion train`"
+        )
     if found != FORMAT:
         raise ModelError(
             f"{path} has format {found!r}, this version reads {FORMAT!r}; update the package"
@@ -194,7 +238,19 @@ def read_config(folder: str | Path) -> dict:
 
 def weights_hash(folder: str | Path) -> str:
     """SHA-256 of the weight file, shortened to 12 digits: which model made a picture."""
-    return hashlib.sha256((Path(folder) / WEIGHTS).read_bytes()).hexdigest()[:12]
+    return _hash((Path(folder) / WEIGHTS).read_bytes())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _check_guidance(guidance: float | Tensor) -> None:
+    if isinstance(guidance, Tensor) and guidance.device.type != "cpu":
+        return
+    values = np.asarray(guidance)
+    if not ((values >= 0) & (values < np.inf)).all():
+        raise ValueError(f"guidance {guidance}; choose a number from 0 up")
 
 
 def _stored(network: nn.Module) -> dict[str, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,13 +40,21 @@ def from_uint8(pixels: np.ndarray | Tensor) -> Tensor:
 
 
 def sheet(pixels: np.ndarray, columns: int | None = None, gap: int = 2) -> Image.Image:
-    """uint8 (B, H, W, 3) as one picture, `columns` wide (by default nearly square), on white."""
-    from torchvision.utils import make_grid
+    """uint8 (B, H, W, 3) as one picture, `columns` wide (by default nearly square), on white.
 
-    columns = columns or int(np.ceil(np.sqrt(len(pixels))))
-    tiles = torch.as_tensor(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    grid = make_grid(tiles, nrow=columns, padding=gap, pad_value=255)
-    return Image.fromarray(grid.permute(1, 2, 0).numpy())
+    A picture alone stays as it is.
+    """
+    count, height, width, channels = pixels.shape
+    if count == 1:
+        return Image.fromarray(np.ascontiguousarray(pixels[0]))
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    # Every place with the gap below and right of it; those above and left of all come last.
+    places = np.full((rows * columns, height + gap, width + gap, channels), 255, np.uint8)
+    places[:count, :height, :width] = pixels
+    tiles = places.reshape(rows, columns, *places.shape[1:]).swapaxes(1, 2)
+    grid = tiles.reshape(rows * (height + gap), columns * (width + gap), channels)
+    return Image.fromarray(np.pad(grid, ((gap, 0), (gap, 0), (0, 0)), constant_values=255))
 
 
 def roughness(pixels: np.ndarray) -> float:
@@ -84,19 +94,21 @@ def save_animation(
     `kind` is "gif" or "mp4", by default what the path ends in. In a GIF, pictures that look the
     same one after the other become one that stays longer.
     """
-    path, pictures = Path(path), list(pictures)
+    path, pictures = Path(path), iter(pictures)
     kind = (kind or path.suffix).lower().removeprefix(".")
     if kind not in ("gif", "mp4"):
         raise ValueError(f"animations end in .gif or .mp4, not {path.suffix!r}")
-    if not pictures:
+    first = next(pictures, None)
+    if first is None:
         raise ValueError("an animation needs at least one picture")
+    pictures = itertools.chain([first], pictures)
     if kind == "gif":
         _save_gif(path, pictures, fps)
     else:
-        _save_mp4(path, pictures, fps)
+        _save_mp4(path, pictures, fps, first.size)
 
 
-def _save_gif(path: Path, pictures: list[Image.Image], fps: int) -> None:
+def _save_gif(path: Path, pictures: Iterable[Image.Image], fps: int) -> None:
     # Noise has no good palette: the fast quantiser is fifty times quicker and looks the same.
     frames = [p.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE) for p in pictures]
     durations = [max(1000 // fps, 20)] * (len(frames) - 1) + [1000]
@@ -111,16 +123,23 @@ def _save_gif(path: Path, pictures: list[Image.Image], fps: int) -> None:
     )
 
 
-def _save_mp4(path: Path, pictures: list[Image.Image], fps: int) -> None:
+def _save_mp4(path: Path, pictures: Iterable[Image.Image], fps: int, size: tuple[int, int]) -> None:
     import av
 
-    width, height = (side - side % 2 for side in pictures[0].size)  # H.264 wants even sides
+    width, height = (side - side % 2 for side in size)  # H.264 wants even sides
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(
             "libx264", rate=fps, options={"crf": "18", "preset": "veryfast"}
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for picture in [*pictures, *[pictures[-1]] * fps]:
+        for picture in _staying(pictures, fps):
             frame = av.VideoFrame.from_image(picture.convert("RGB").crop((0, 0, width, height)))
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _staying(pictures: Iterable[Image.Image], fps: int) -> Iterator[Image.Image]:
+    """The pictures one by one, and the last of them for a second more."""
+    for picture in pictures:  # the last one is needed below
+        yield picture
+    yield from itertools.repeat(picture, fps)

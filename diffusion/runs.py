@@ -16,11 +16,12 @@ import contextlib
 import json
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -28,21 +29,24 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
+from diffusion.cartoons import Stopped
 from diffusion.data import Images, Source, load_images
 from diffusion.denoiser import ANY
-from diffusion.files import process_exists, replacing, size_of, write_json
+from diffusion.files import read_text, replacing, size_of, write_json, write_text
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.pictures import roughness, save_png, sheet
+from diffusion.processes import process_exists
 from diffusion.recipe import Recipe, draw
 from diffusion.run_card import run_card
+from diffusion.toons import BUILT_IN, load_built_in
 from diffusion.train_config import TrainConfig
 from diffusion.training import Progress, Trainer
 
 LOCK_SECONDS = 2.0  # that a process may hold the lock only to look whether it is held
+STARTING_SECONDS = 600.0  # that a process may take until it holds the lock
 PULSE_SECONDS = 2.0  # between heartbeats, and lines of metrics
-SILENT_SECONDS = 120.0  # without a heartbeat, the process is taken for dead
-GETTING_READY = 3600.0  # seconds that pictures may take to be read, without a heartbeat
+METRICS_KEPT = 256  # runs whose metrics this process remembers
 PREVIEW_BYTES = 32 * 2**20  # of all previews; beyond it, every second one goes
 FIRST_SECONDS = 5.0  # until the first preview and checkpoint, at most
 ROUGHNESS_OF = 256  # pictures of the data
@@ -98,33 +102,66 @@ class Run:
         """Whether a run was started here."""
         return self.config_path.is_file()
 
-    def create(self, data: str, config: TrainConfig) -> None:
-        """Write config.json; raise RunError when the folder holds a run already."""
+    def create(self, data: str, config: TrainConfig, key: str = "") -> None:
+        """Write config.json; raise RunError when the folder holds a run already.
+
+        With the `key` of its pictures, the run refuses to go on with others.
+        """
         if self.exists:
             raise RunError(f"{self.folder} holds a run; add --resume, or choose another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_config(data, config)
+        self._write_config(data, config, key)
 
     def extend(self, images: int) -> None:
         """Give a run that nobody trains so many images more."""
         data, config = self.config()
-        self._write_config(data, config.extend(images, self.saved_step()))
+        self._write_config(data, config.extend(images, self.saved_step()), self.key())
+
+    def move(self, data: str) -> None:
+        """Learn from the same pictures at another place, a folder or an archive.
+
+        Raises RunError when they are others, or when the run does not know which they were.
+        """
+        _, config = self.config()
+        if not self.key():
+            raise RunError(
+                f"{self.folder} does not know its pictures at another place; leave --data out"
+            )
+        self.check_pictures(load_images(data, config.size))
+        self._write_config(data, config, self.key())
+
+    def check_pictures(self, images: Images) -> None:
+        """Raise RunError unless they are those that the run began with, as far as it knows."""
+        if self.key() not in ("", images.key):
+            raise RunError(
+                "the pictures of this run have changed; put them back or start a new run"
+            )
 
     def go_back(self, reason: NotANumberError) -> None:
         """From the checkpoint on, learn at half the rate; raise the reason after many times."""
         data, config = self.config()
         if len(config.halved) >= HALVINGS:
             raise reason
-        self._write_config(data, replace(config, halved=(*config.halved, self.saved_step())))
+        halved = replace(config, halved=(*config.halved, self.saved_step()))
+        self._write_config(data, halved, self.key())
 
-    def _write_config(self, data: str, config: TrainConfig) -> None:
-        write_json(self.config_path, {"data": data, **config.to_json()})
+    def _write_config(self, data: str, config: TrainConfig, key: str) -> None:
+        known = {"key": key} if key else {}
+        write_json(self.config_path, {"data": data, **known, **config.to_json()})
 
     def config(self) -> tuple[str, TrainConfig]:
         """The data source and the settings the run was started with."""
+        data, _, config = self._read_config()
+        return data, config
+
+    def key(self) -> str:
+        """Of the pictures the run began with; "" where that is not known."""
+        return self._read_config()[1]
+
+    def _read_config(self) -> tuple[str, str, TrainConfig]:
         try:
-            settings = json.loads(self.config_path.read_text())
-            return settings.pop("data"), TrainConfig(**settings)
+            settings = json.loads(read_text(self.config_path))
+            return settings.pop("data"), settings.pop("key", ""), TrainConfig(**settings)
         except FileNotFoundError:
             raise RunError(
                 f"there is no run in {self.folder}; start one without --resume"
@@ -137,19 +174,24 @@ class Run:
     def status(self) -> dict:
         """state, pid, heartbeat, images and message; {} when there is none."""
         try:
-            return json.loads(self.status_path.read_text())
+            return json.loads(read_text(self.status_path))
         except (FileNotFoundError, ValueError):
             return {}
 
     @property
     def alive(self) -> bool:
-        """Whether a process is training here now."""
+        """Whether another process is training here now: it holds the lock, or just starts."""
         status = self.status()
-        pid, silent = status.get("pid"), time.time() - status.get("heartbeat", 0)
-        patience = SILENT_SECONDS if status.get("state") == "running" else GETTING_READY
-        if status.get("state") not in BUSY or silent > patience:
-            return False  # after a crash, the pid may be another program's by now
-        return pid not in (None, os.getpid()) and process_exists(pid)
+        state, pid = status.get("state"), status.get("pid")
+        if state not in BUSY or pid in (None, os.getpid()):
+            return False
+        silent = time.time() - status.get("heartbeat", 0)
+        if state == "starting" and silent < STARTING_SECONDS and process_exists(pid):
+            return True
+        try:
+            return _held(self.lock_path)
+        except OSError:  # a disk without locks
+            return process_exists(pid)
 
     @property
     def announced(self) -> bool:
@@ -167,10 +209,7 @@ class Run:
 
     def metrics(self) -> list[dict]:
         """The lines of metrics.jsonl; half a line, cut short by a crash, is left out."""
-        with contextlib.suppress(FileNotFoundError):
-            now = self.metrics_path.stat()
-            return list(_records(self.metrics_path, now.st_mtime_ns, now.st_size))
-        return []
+        return _records(self.metrics_path)
 
     def saved_step(self) -> int:
         """Of the checkpoint; 0 when there is none that can be read."""
@@ -183,8 +222,10 @@ class Run:
     def save(self, trainer: Trainer, seconds: float, source: Source | None = None) -> None:
         """Write the checkpoint and then the model with its card, each in one piece.
 
-        Raises RunError, and keeps the files that are there, when the weights are not numbers.
+        Raises RunError, and keeps the files that are there, when the weights are not numbers, and
+        when the run was deleted.
         """
+        self._check_there()
         tensors = {key: value.contiguous() for key, value in trainer.state().items()}
         if not all(value.isfinite().all() for value in tensors.values()):
             raise NotANumberError(trainer.images)
@@ -195,8 +236,7 @@ class Run:
             about = {"seconds": round(seconds), "source": source and asdict(source)}
             model = trainer.model(decay, **about)
             folder = model.save_pretrained(self.folder_of(decay, trainer.config))
-            with replacing(folder / "README.md") as temporary:
-                temporary.write_text(run_card(model, trainer.images, seconds))
+            write_text(folder / "README.md", run_card(model, trainer.images, seconds))
 
     def folder_of(self, ema: float, config: TrainConfig) -> Path:
         """Where the model of one of the run's weight averages is."""
@@ -228,8 +268,9 @@ class Run:
         write_json(self.status_path, {**status, "images": images, "message": message})
 
     def add_metrics(self, pulse: Pulse) -> None:
-        """Append one line."""
-        with open(self.metrics_path, "a") as file:
+        """Append one line; raise RunError when the run was deleted."""
+        self._check_there()
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(pulse)) + "\n")
 
     def save_preview(
@@ -238,8 +279,10 @@ class Run:
         """Draw the fixed seeds with the averaged weights: DDIM, eta 0.
 
         The PNG also says how rough the pictures are, and those that are learned from. With
-        labels, the second half of the pictures asks for a value of every attribute.
+        labels, the second half of the pictures asks for a value of every attribute. Raises RunError
+        when the run was deleted.
         """
+        self._check_there()
         recipe = Recipe("ddim", steps=min(PREVIEW_STEPS, model.schedule.T))
         labels = preview_labels(model) if model.labels else None
         drawn = draw(
@@ -274,14 +317,22 @@ class Run:
         paths = self.preview_paths()
         while len(paths) > few and size_of(self.previews) > most_bytes:
             for path in paths[1:-1:2]:
-                path.unlink(missing_ok=True)
-            paths = self.preview_paths()
+                with contextlib.suppress(PermissionError):  # on Windows, while somebody looks at it
+                    path.unlink(missing_ok=True)
+            if len(left := self.preview_paths()) == len(paths):
+                return
+            paths = left
+
+    def _check_there(self) -> None:
+        # Whatever is written would make the folder again.
+        if not self.exists:
+            raise RunError(f"{self.folder} was deleted while it was being trained")
 
     def _cut_metrics(self, step: int) -> None:
-        kept = [record for record in self.metrics() if record["step"] <= step]
         if self.metrics_path.exists():
-            with replacing(self.metrics_path) as temporary:
-                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            records = _parsed(read_text(self.metrics_path).splitlines())
+            kept = [record for record in records if record["step"] <= step]
+            write_text(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 def preview_labels(model: DiffusionModel) -> np.ndarray:
@@ -304,7 +355,8 @@ def train_run(
 ) -> Iterator[Pulse]:
     """Train the run in its folder from its last checkpoint, yielding a pulse now and then.
 
-    Ends early, with everything saved, when `stopped()` or when the run's `stop` file appears.
+    Ends early, with everything saved, when `stopped()` or when the run's `stop` file appears, also
+    while pictures are being drawn.
     When the loss is no longer a number, the last checkpoint is taken up at half the learning
     rate. Raises RunError when another process is training here, or when that did not help.
     """
@@ -340,14 +392,18 @@ def _train(
     stopped: Callable[[], bool],
     progress: bool,
 ) -> Iterator[Pulse]:
-    data, config = run.config()
+    _, config = run.config()
     torch.set_num_threads(config.threads)
     images_before = run.status().get("images", 0)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
     trainer = None
+
+    def ends() -> bool:
+        return stopped() or run.stop_path.exists()
+
     try:
         run.write_status("preparing", images_before)
-        images = load_images(data, config.size, progress, complete=bool(config.labels))
+        images = _pictures(run, progress, ends)
         chosen, _ = images.split(config.held_out)
         labels = labels_of(images, config)
         trainer = Trainer(config, device)
@@ -361,7 +417,7 @@ def _train(
             run.save_preview(trainer.model(), 0, rough)
         for done in trainer.run(_resident(images, trainer.device), chosen, labels):
             meter.losses.append(done.loss)
-            last = done.step == done.steps or stopped() or run.stop_path.exists()
+            last = done.step == done.steps or ends()
             if meter.due("pulse", PULSE_SECONDS) or last:
                 pulse = meter.pulse(done)
                 _check_loss(pulse)
@@ -377,11 +433,28 @@ def _train(
         run.save(trainer, meter.seconds, images.source)
         run.save_preview(trainer.model(), trainer.images, rough)
         state, message = "finished" if trainer.step == config.steps else "stopped", ""
+    except Stopped:
+        if trainer and trainer.step:
+            run.save(trainer, meter.seconds, images.source)
+        state, message = "stopped", ""
     except (RunError, ValueError, OSError) as error:
         message = str(error)
         raise
     finally:
-        run.write_status(state, trainer.images if trainer else images_before, message)
+        if run.exists:
+            run.write_status(state, trainer.images if trainer else images_before, message)
+
+
+def _pictures(run: Run, progress: bool, stopped: Callable[[], bool]) -> Images:
+    """What the run learns from; raises Stopped when `stopped()` while it is being drawn."""
+    data, config = run.config()
+    if data in BUILT_IN:
+        return load_built_in(data, config.size, progress, bool(config.labels), stopped)
+    if run.key() and not Path(data).exists():
+        raise RunError(f"there is no {data}; say with --data where the run's pictures are now")
+    images = load_images(data, config.size, progress)
+    run.check_pictures(images)
+    return images
 
 
 def still_noise(rough: float, data: float) -> bool:
@@ -466,14 +539,73 @@ def _resident(images: Images, device: torch.device):
     return pixels
 
 
-@lru_cache(maxsize=64)
-def _records(path: Path, changed: int, size: int) -> tuple[dict, ...]:
-    """A page asks for all runs every other second: what has not changed is read once."""
-    lines = path.read_text().splitlines()
-    return tuple(record for line in lines if (record := _record(line)))
+_ASKING = threading.Lock()
 
 
-def _record(line: str) -> dict | None:
+def _held(path: Path) -> bool:
+    """Whether somebody holds a lock file, which is found out by trying to hold it."""
+    if not path.exists():
+        return False
+    lock = FileLock(path, timeout=0, thread_local=False)
+    with _ASKING:  # two that ask at once would each take the other for a trainer
+        try:
+            lock.acquire()
+        except Timeout:
+            return True
+        lock.release()
+    return False
+
+
+@dataclass
+class _Read:
+    """What was read of a file of metrics: so many bytes, and the last line of them."""
+
+    bytes: int = 0
+    last: bytes = b""
+    records: list[dict] = field(default_factory=list)
+
+    def go_on(self, file: BinaryIO) -> bool:
+        """Read the whole lines that came since; False when the file is not the same any more."""
+        file.seek(self.bytes - len(self.last))
+        content = file.read()
+        if not content.startswith(self.last):
+            return False
+        new = content[len(self.last) : content.rfind(b"\n") + 1]
+        if new:
+            lines = new.splitlines(keepends=True)
+            self.bytes, self.last = self.bytes + len(new), lines[-1]
+            self.records += _parsed(lines)
+        return True
+
+
+_READ: dict[Path, _Read] = {}
+_READING = threading.Lock()
+
+
+def _records(path: Path) -> list[dict]:
+    """A page asks for all runs every other second: every line is read once."""
+    with _READING:
+        read = _READ.pop(path, None) or _Read()
+        try:
+            with open(path, "rb") as file:
+                if not read.go_on(file):
+                    read = _Read()
+                    read.go_on(file)
+        except FileNotFoundError:
+            return []
+        except PermissionError:  # on Windows, while it is being replaced
+            pass
+        _READ[path] = read
+        if len(_READ) > METRICS_KEPT:
+            del _READ[next(iter(_READ))]  # the one that was asked for longest ago
+        return list(read.records)
+
+
+def _parsed(lines: Iterable[str | bytes]) -> list[dict]:
+    return [record for line in lines if (record := _record(line))]
+
+
+def _record(line: str | bytes) -> dict | None:
     with contextlib.suppress(ValueError):
         return json.loads(line)
     return None

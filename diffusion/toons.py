@@ -5,11 +5,12 @@ Picture i is number i // len(MIXED) of style i % len(MIXED), so that every stret
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from diffusion.cartoons import STYLES, Drawing, check, source
+from diffusion.cartoons import STYLES, Drawing, check, load_cartoons, source
 from diffusion.data import Images, Source
 
 NAME = "toons"
@@ -18,16 +19,32 @@ EACH = 2_000  # pictures of a style
 BUILT_IN = (*STYLES, NAME)  # pictures that need no download
 
 
-def load_toons(size: int, progress: bool = True) -> Images:
+def load_built_in(
+    name: str,
+    size: int,
+    progress: bool = True,
+    complete: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Images:
+    """The pictures of one of BUILT_IN, as load_toons and load_cartoons give them."""
+    if name == NAME:
+        return load_toons(size, progress, stopped)
+    return load_cartoons(name, size, progress, complete, stopped)
+
+
+def load_toons(
+    size: int, progress: bool = True, stopped: Callable[[], bool] = lambda: False
+) -> Images:
     """EACH pictures of all MIXED styles with the attribute `style`; they are drawn first.
 
-    Raises DataError for sizes that are not drawn, or when a package is missing.
+    Raises DataError for sizes that are not drawn, when a package is missing, or when drawing
+    fails; raises Stopped when `stopped()` while they are drawn.
     """
     from diffusion.labels import Labels
 
     for style in MIXED:
         check(style, size)
-    drawings = [Drawing(style, size, EACH) for style in MIXED]
+    drawings = [Drawing(style, size, EACH, stopped) for style in MIXED]
     for drawing in drawings:
         drawing.wait(EACH, progress)
     count = EACH * len(MIXED)

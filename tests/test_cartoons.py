@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +15,23 @@ from PIL import Image
 
 from demo import offered
 from diffusion import cartoons
-from diffusion.cartoons import STYLES, Drawing, attributes, draw_into, face, load_cartoons, source
+from diffusion.cartoons import (
+    STYLES,
+    Drawing,
+    Stopped,
+    attributes,
+    draw_into,
+    face,
+    load_cartoons,
+    source,
+)
 from diffusion.data import DataError, load_images
 from diffusion.labels import Labels
 from diffusion.runs import _resident
 from diffusion.train_config import TrainConfig
 from diffusion.training import Trainer
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -139,3 +156,60 @@ def test_the_face_beside_a_style_in_the_form_is_one_that_it_draws(style):
     with Image.open(offered.picture_file(style)) as shown:
         difference = np.abs(np.asarray(shown, np.int16) - offered.drawn(style))
     assert difference.max() <= 2  # of 255: versions of the drawing package round differently
+
+
+def test_pictures_that_cannot_be_drawn_are_given_up_and_the_reason_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("CARTOON_CACHE", str(tmp_path))
+    monkeypatch.setattr(cartoons, "PATIENCE", 0.1)
+    started = []
+
+    def failing(*_):
+        started.append("again")
+        return {"args": [sys.executable, "-c", "raise OSError('no space left on device')"]}
+
+    monkeypatch.setattr(cartoons, "python", failing)
+    drawing = Drawing("pixel-art", 8)
+    with pytest.raises(DataError) as error:
+        drawing.wait(10)
+    assert str(error.value) == (
+        "pictures of pixel-art cannot be drawn (OSError: no space left on device); "
+        f"see {drawing.folder / 'log.txt'}"
+    )
+    assert len(started) == cartoons.FAILURES
+
+
+def test_who_waits_for_pictures_can_be_told_to_stop(few, monkeypatch):
+    monkeypatch.setattr(Drawing, "_have_drawn", lambda self: None)
+    answers = iter([False, False, True])
+    with pytest.raises(Stopped):
+        load_cartoons("pixel-art", 8, progress=False, stopped=answers.__next__)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what a process holds")
+def test_who_draws_for_a_training_holds_no_file_of_its_run(tmp_path):
+    """On Windows a run cannot be deleted while a process holds one."""
+    script = (
+        "import json, os\n"
+        "from diffusion.cartoons import Drawing\n"
+        "drawing = Drawing('pixel-art', 8, 10)\n"
+        "drawing._have_drawn()\n"
+        "held = f'/proc/{drawing._child.pid}/fd'\n"
+        "print(json.dumps({name: os.readlink(f'{held}/{name}') for name in os.listdir(held)}))\n"
+        "drawing.wait(10)"
+    )
+    run, environment = tmp_path / "run", {**os.environ, "CARTOON_CACHE": str(tmp_path / "cache")}
+    run.mkdir()
+    with open(run / "log.txt", "wb") as log:
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=True,
+        )
+    held = json.loads((run / "log.txt").read_text())
+    assert {held["0"], held["1"]} == {os.devnull}
+    assert Path(held["2"]).is_relative_to(tmp_path / "cache")
+    assert not [path for path in held.values() if path.startswith(str(run))]

@@ -117,6 +117,21 @@ def test_a_folder_gets_pngs_whose_settings_draw_them_again(run, model, tmp_path)
         assert abs(np.asarray(picture).astype(int) - again[0]).max() <= 2
 
 
+@pytest.mark.parametrize("name", ["faces-0.5", "there.tiff"])
+def test_a_folder_may_have_a_dot_in_its_name(run, tmp_path, name):
+    (tmp_path / "there.tiff").mkdir()
+    assert run("--count", 1, "--out", tmp_path / name).exit_code == 0
+    assert [file.name for file in (tmp_path / name).iterdir()] == ["000000.png"]
+
+
+@pytest.mark.parametrize(("value", "red"), [("1", False), ("", True)])
+def test_errors_are_red_unless_the_terminals_owner_wants_no_colours(value, red):
+    words, environment = ["sample", "--out", "a.gif"], {"NO_COLOR": value}
+    done = CliRunner().invoke(app, words, color=True, env=environment)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("\x1b[31m") == red
+
+
 def test_a_gif_shows_the_noise_and_every_step(run, tmp_path):
     options = ["--out", tmp_path / "a.png", "--frames", tmp_path / "film" / "a.gif"]
     assert run(*options, "--batch", 2).exit_code == 0
@@ -211,6 +226,8 @@ def test_a_wish_that_the_model_does_not_know_is_one_sentence(
         ("--model nowhere", "no model in nowhere; give"),
         ("--out a.jpg", "--out cannot be a .jpg file; choose"),
         ("--out a.gif", "--out cannot be a .gif file; choose"),
+        ("--out a.tiff", "--out cannot be a .tiff file; choose"),
+        ("--out a.webm", "--out cannot be a .webm file; choose"),
         ("--out file", "file is a file; choose"),
         ("--out folder.png", "folder.png is a folder; give"),
         ("--out file/a.npz", "cannot write file"),

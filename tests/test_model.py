@@ -4,6 +4,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,7 @@ from stand_ins import randomised
 
 from diffusion import DiffusionModel, ModelError, Schedule, UNetConfig
 from diffusion.model import FP16_ABOVE, weights_hash
-from diffusion.unet import parameter_count
+from diffusion.unet import UNet, parameter_count
 
 LABELS = {"hair": ["black", "red", "grey"], "glasses": ["no", "yes"]}
 LABELLED = UNetConfig(size=16, widths=(16, 32), labels=(3, 2))
@@ -210,6 +211,85 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     assert not trap.exists()
     pickle.loads(pickle.dumps(Bomb(trap)))
     assert trap.exists()  # the trap does work
+
+
+def test_the_version_is_that_of_the_very_weights_that_were_loaded(folder, monkeypatch):
+    before, first = weights_hash(folder), load_file(folder / "model.safetensors")
+    load_state_dict = UNet.load_state_dict
+
+    def replaced_meanwhile(network, state):
+        save_file(randomised(LABELLED).state_dict(), folder / "model.safetensors")
+        return load_state_dict(network, state)
+
+    monkeypatch.setattr(UNet, "load_state_dict", replaced_meanwhile)
+    model = DiffusionModel.from_pretrained(folder)
+    assert model.version == before != weights_hash(folder)
+    for name, value in model.network.state_dict().items():
+        assert torch.equal(value, first[name])
+
+
+def test_a_runs_folder_given_for_a_model_is_told_where_the_model_is(tmp_path, model):
+    folder = tmp_path / "run"
+    model.save_pretrained(folder / "model")
+    (folder / "config.json").write_text('{"data": "toons", "images": 4}')
+    with pytest.raises(ModelError, match=r"run is a run; its model is in \S+model$"):
+        DiffusionModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("found", ["left out", "other-project/1", 7, "cartoon-diffusion/new"])
+def test_a_model_of_another_project_is_not_taken_for_one_of_a_later_version(folder, found):
+    edit(folder, format=found)
+    with pytest.raises(ModelError, match="holds no model of Cartoon Diffusion; give one made"):
+        DiffusionModel.from_pretrained(folder)
+    edit(folder, format="cartoon-diffusion/99")
+    with pytest.raises(ModelError, match=r"update the package$"):
+        DiffusionModel.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (torch.tensor([0, 1, 2, 0]), r"^labels \(4,\) of torch.int64; give whole numbers"),
+        (torch.zeros(4, 3, dtype=torch.int64), r"give whole numbers \(images, 2\), for hair, glas"),
+        (torch.zeros(4, 2), "of torch.float32; give whole numbers"),
+        ([[0, 1], [3, 0]], "^labels of hair from 0 to 3; choose 0 to 2, or -1 for any$"),
+        (np.array([[0, -2]]), "^labels of glasses from -2 to -2; choose 0 to 1, or -1 for any$"),
+    ],
+)
+def test_labels_that_the_model_does_not_know_are_refused(model, labels, said):
+    with pytest.raises(ValueError, match=said):
+        model.denoiser(labels)
+
+
+@pytest.mark.parametrize("guidance", [-3, float("nan"), float("inf"), torch.tensor([1.0, -1.0])])
+def test_a_guidance_that_is_none_is_refused(model, guidance):
+    with pytest.raises(ValueError, match=r"^guidance .*; choose a number from 0 up$"):
+        model.denoiser(guidance=guidance)
+
+
+def test_labels_may_be_a_list_and_guidance_a_number_for_each_image(model):
+    x, t, labels = torch.randn(2, 3, 16, 16), torch.tensor([3, 70]), [[0, -1], [2, 1]]
+    with torch.no_grad():
+        ours = model.denoiser(labels, torch.tensor([2.0, 2.0]), torch.tensor([True, True]))(x, t)
+        plain = model.denoiser(torch.tensor(labels), 2.0)(x, t)
+    torch.testing.assert_close(ours, plain)
+
+
+def test_the_card_of_a_models_folder_is_uploaded_with_it(folder, monkeypatch):
+    (folder / "README.md").write_text("license: cc-by-4.0")
+    seen = {}
+
+    class Api:
+        def create_repo(self, *_, **__):
+            pass
+
+        def upload_folder(self, repo_id, folder_path):
+            seen.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
+            return "there"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    DiffusionModel.from_pretrained(folder).push_to_hub("me/faces")
+    assert seen == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["/nowhere/at/all", "./nowhere", "nowhere", "a/b/c", ""])

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import math
+import sys
+import weakref
+
 import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from torchvision.utils import make_grid
 
 from diffusion.pictures import from_uint8, read_settings, save_animation, save_png, sheet, to_uint8
 
@@ -36,6 +41,26 @@ def test_a_sheet_is_nearly_square_and_white_between_the_pictures():
     assert picture.getpixel((2, 2)) == (0, 0, 0)
     assert picture.getpixel((30, 20)) == (255, 255, 255)  # the place of the sixth
     assert sheet(pixels, columns=5).size == (5 * 10 + 2, 10 + 2)
+
+
+def test_a_picture_alone_is_its_own_sheet():
+    pixels = np.asarray(noise_pictures(1)[0])[None]
+    np.testing.assert_array_equal(np.asarray(sheet(pixels)), pixels[0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16])
+@pytest.mark.parametrize("columns", [None, 1, 4, 30])
+@pytest.mark.parametrize("gap", [0, 2])
+def test_a_sheet_is_torchvisions_grid_and_needs_no_torchvision(count, columns, gap, monkeypatch):
+    pixels = np.stack([np.asarray(picture) for picture in noise_pictures(count)])
+    grid = make_grid(
+        torch.as_tensor(pixels).permute(0, 3, 1, 2),
+        nrow=columns or math.ceil(math.sqrt(count)),
+        padding=gap,
+        pad_value=255,
+    )
+    monkeypatch.setitem(sys.modules, "torchvision.utils", None)
+    np.testing.assert_array_equal(np.asarray(sheet(pixels, columns, gap)), grid.permute(1, 2, 0))
 
 
 def test_a_sheet_reads_row_by_row():
@@ -72,6 +97,21 @@ def test_a_gif_has_every_picture_and_stays_on_the_last_for_a_second(tmp_path, co
 def test_an_mp4_has_every_picture_and_stays_on_the_last_for_a_second(tmp_path, count):
     save_animation(tmp_path / "a.MP4", noise_pictures(count), fps=25)
     assert mp4_frames(tmp_path / "a.MP4") == [(20, 14)] * (count + 25)
+
+
+def test_an_mp4_is_packed_while_its_pictures_are_drawn(tmp_path):
+    alive = []
+
+    def drawn():
+        for i in range(60):
+            picture = Image.new("RGB", (32, 32), (4 * i, 0, 0))
+            alive.append(weakref.ref(picture))
+            yield picture
+            del picture
+            assert sum(made() is not None for made in alive) <= 3
+
+    save_animation(tmp_path / "a.mp4", drawn())
+    assert len(mp4_frames(tmp_path / "a.mp4")) == 60 + 25
 
 
 def test_an_mp4_of_odd_sides_loses_the_odd_row_and_column(tmp_path):

@@ -11,16 +11,21 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from diffusion import DiffusionModel, runs
+from diffusion import DiffusionModel, cartoons, runs
+from diffusion.cartoons import Drawing, draw_into
 from diffusion.cli import app
+from diffusion.cli.train import NOTHING_HELD_OUT
+from diffusion.data import DataError
 from diffusion.files import replacing, write_json
 from diffusion.pictures import read_settings
 from diffusion.runs import Run, RunError, train_run
@@ -114,16 +119,41 @@ def test_a_resumed_run_cuts_its_metrics_back_to_the_checkpoint(run, monkeypatch)
 
 
 def test_metrics_are_read_once_until_there_are_more(run, monkeypatch):
-    reads = []
-    read_text = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda path: reads.append(path) or read_text(path))
+    read, parse = [], runs._record
+    monkeypatch.setattr(runs, "_record", lambda line: read.append(line) or parse(line))
     assert run.metrics() == []
     run.metrics_path.write_text('{"step": 1}\n')
     assert [run.metrics() for _ in range(3)] == [[{"step": 1}]] * 3
-    assert len(reads) == 1
-    with open(run.metrics_path, "a") as file:
-        file.write('{"step": 2}\n')
-    assert run.metrics() == [{"step": 1}, {"step": 2}]
+    assert len(read) == 1
+    for step in range(2, 200):
+        with open(run.metrics_path, "a") as file:
+            file.write(f'{{"step": {step}}}\n{{"st')
+        assert [record["step"] for record in run.metrics()] == list(range(1, step + 1))
+        os.truncate(run.metrics_path, run.metrics_path.stat().st_size - len('{"st'))
+    assert len(read) == 199
+
+
+def test_metrics_that_were_cut_back_are_read_anew(run):
+    def write(*steps):
+        run.metrics_path.write_text("".join(f'{{"step": {step}}}\n' for step in steps))
+
+    for steps in ((1, 2, 3), (1, 2), (1, 2, 4), (1, 2, 5, 6), (7, 8, 9, 9, 9)):
+        write(*steps)
+        assert [record["step"] for record in run.metrics()] == list(steps)
+    run.metrics_path.unlink()
+    assert run.metrics() == []
+
+
+def test_the_metrics_of_so_many_runs_are_remembered_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "METRICS_KEPT", 3)
+    monkeypatch.setattr(runs, "_READ", {})
+    for name in "abcd":
+        run = Run(tmp_path / name)
+        run.folder.mkdir()
+        run.metrics_path.write_text('{"step": 1}\n')
+        run.metrics()
+        Run(tmp_path / "a").metrics()
+    assert [path.parent.name for path in runs._READ] == ["c", "d", "a"]
 
 
 def test_a_run_that_crashed_before_its_first_checkpoint_begins_again(run):
@@ -287,12 +317,29 @@ def status(pid: int | None, state: str = "running", silent: float = 0.0) -> dict
     return {"state": state, "pid": pid, "heartbeat": time.time() - silent, "images": 4}
 
 
-def test_a_run_is_alive_while_its_process_lives_and_its_heart_beats(run, somebody):
+@pytest.fixture
+def holder(run):
+    """A process that holds the run's lock, as whoever trains it does."""
+    code = (
+        "import sys, time; from filelock import FileLock;"
+        "lock = FileLock(sys.argv[1]); lock.acquire();"
+        "print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(run.lock_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_run_is_alive_while_a_process_holds_its_lock_however_silent_it_is(run, holder):
     assert not run.alive
     for content, alive in (
-        (status(somebody.pid), True),
-        (status(somebody.pid, "finished"), False),
-        (status(somebody.pid, silent=3600), False),  # the pid belongs to another program now
+        (status(holder.pid), True),
+        (status(holder.pid, silent=3600), True),  # a laptop that slept
+        (status(holder.pid, "preparing", silent=7200), True),
+        (status(holder.pid, "starting", silent=7200), True),
+        (status(holder.pid, "finished"), False),
         (status(os.getpid()), False),
         (status(None), False),
         ({}, False),
@@ -301,17 +348,108 @@ def test_a_run_is_alive_while_its_process_lives_and_its_heart_beats(run, somebod
         assert run.alive == alive, content
     run.status_path.write_text('{"state": "run')
     assert not run.alive
-    write_json(run.status_path, status(somebody.pid))
-    somebody.kill()
-    somebody.wait()
-    assert not run.alive
+    for state in ("running", "starting"):
+        write_json(run.status_path, status(holder.pid, state))
+        assert run.alive
+    holder.kill()
+    holder.wait()
+    for state in ("running", "preparing", "starting"):
+        write_json(run.status_path, status(holder.pid, state))
+        assert not run.alive
 
 
-def test_a_second_trainer_of_a_live_run_is_refused(run, somebody):
+def test_a_process_without_the_lock_is_another_program_unless_it_only_starts(run, somebody):
+    for content, alive in (
+        (status(somebody.pid), False),
+        (status(somebody.pid, silent=3600), False),  # the pid belongs to another program now
+        (status(somebody.pid, "preparing"), False),
+        (status(somebody.pid, "starting"), True),
+        (status(somebody.pid, "starting", silent=3600), False),
+    ):
+        write_json(run.status_path, content)
+        assert run.alive == alive, content
+    assert not run.lock_path.exists()
+
+
+def test_who_asks_whether_a_run_is_alive_is_not_taken_for_its_trainer(run, somebody):
+    finish(run)
     write_json(run.status_path, status(somebody.pid))
-    with pytest.raises(RunError, match=rf"being trained by process {somebody.pid}; stop it first$"):
+    with ThreadPoolExecutor(8) as pool:
+        assert not any(pool.map(lambda _: Run(run.folder).alive, range(400)))
+
+
+def test_a_second_trainer_of_a_live_run_is_refused(run, holder):
+    write_json(run.status_path, status(holder.pid, silent=3600))
+    with pytest.raises(RunError, match=rf"being trained by process {holder.pid}; stop it first$"):
         finish(run)
-    assert run.status()["pid"] == somebody.pid
+    assert run.status()["pid"] == holder.pid
+
+
+def test_a_run_that_is_deleted_ends_and_does_not_come_back(run, monkeypatch):
+    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    pulses = train_run(run, progress=False)
+    next(pulses)
+    run.folder.rename(run.folder.with_name("deleted"))
+    with pytest.raises(RunError, match=r"run was deleted while it was being trained$"):
+        list(pulses)
+    assert not run.folder.exists()
+    for write in (
+        lambda: run.save(Trainer(TINY), 1.0),
+        lambda: run.save_preview(Trainer(TINY).model(), 4),
+    ):
+        with pytest.raises(RunError, match="was deleted"):
+            write()
+    assert not run.folder.exists()
+
+
+# Pictures that are still being drawn
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Twenty pictures of pixel art, and a run that waits for more."""
+    monkeypatch.setenv("CARTOON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cartoons, "COUNT", 60)
+    monkeypatch.setattr(cartoons, "FIRST", 20)
+    monkeypatch.setattr(cartoons, "CHUNK", 10)
+    return created(tmp_path / "run", Path("pixel-art"), dataclasses.replace(TINY, pool=20))
+
+
+def draw_some(drawing: Drawing, count: int) -> None:
+    draw_into(drawing.folder, drawing.style, drawing.size, count)
+
+
+def test_a_run_can_be_stopped_before_its_pictures_are_drawn(drawn, monkeypatch):
+    monkeypatch.setattr(Drawing, "_have_drawn", lambda self: drawn.stop_path.touch())
+    assert finish(drawn) == []
+    assert (drawn.status()["state"], drawn.status()["message"]) == ("stopped", "")
+    assert not drawn.checkpoint_path.exists()
+    monkeypatch.setattr(Drawing, "_have_drawn", lambda self: draw_some(self, 60))
+    assert finish(drawn)[-1].step == 10
+
+
+def test_a_run_that_is_stopped_while_it_waits_for_pictures_is_saved(drawn, monkeypatch):
+    def twenty(self):
+        draw_some(self, 20)
+        if len(self._pixels) == 20:  # all of them are read, and one more is waited for
+            drawn.stop_path.touch()
+
+    monkeypatch.setattr(Drawing, "_have_drawn", twenty)
+    monkeypatch.setattr(runs, "ROUGHNESS_OF", 10)
+    finish(drawn)
+    saved = drawn.saved_step()
+    assert 0 < saved < 10
+    assert (drawn.status()["state"], drawn.status()["images"]) == ("stopped", 4 * saved)
+    monkeypatch.setattr(Drawing, "_have_drawn", lambda self: draw_some(self, 60))
+    assert finish(drawn)[-1].step == 10
+
+
+def test_a_run_whose_pictures_cannot_be_drawn_fails_and_says_why(drawn, monkeypatch):
+    monkeypatch.setattr(cartoons, "python", lambda *_: {"args": [sys.executable, "-c", "1 / 0"]})
+    with pytest.raises(DataError, match=r"^pictures of pixel-art cannot be drawn \(ZeroDivision"):
+        finish(drawn)
+    assert drawn.status()["state"] == "failed"
+    assert "cannot be drawn" in drawn.status()["message"]
 
 
 # The command
@@ -358,6 +496,7 @@ WRONG = {
     "precision": (("--data", "DATA", "--precision", "int8", *BUDGET), "unknown precision"),
     "seed": (("--data", "DATA", "--seed", -1, *BUDGET), "choose a whole number"),
     "held out": (("--data", "DATA", "--held-out", 12, *BUDGET), "12 of 12 pictures held out"),
+    "no threads": (("--data", "DATA", "--threads", 0, *BUDGET), "0 threads cannot train"),
     "resume nothing": (("--resume",), "there is no run in"),
     "resume with budget": (("--resume", *BUDGET), "keeps the run's own budget"),
     "more of nothing": (("--data", "DATA", *BUDGET, "--more", 8), "--more adds images to a run"),
@@ -393,9 +532,9 @@ def test_options_that_a_resumed_run_would_not_follow_are_refused_by_name(command
         "--at-most",
         0,
     )
-    ignored = ("--data", run.config()[0], "--from", "somewhere", "--seed", 0, "--flip", "--lr", 0.1)
+    ignored = ("--from", "somewhere", "--seed", 0, "--flip", "--lr", 0.1)
     answer = refused(command(*words, *ignored))
-    assert "leave --data, --seed, --from, --lr, --flip out" in answer
+    assert "leave --seed, --from, --lr, --flip out" in answer
     assert command(*words).exit_code == 0
 
 
@@ -415,6 +554,82 @@ def test_minutes_become_a_number_of_images(command, pictures, tmp_path):
     assert f"Trained; the model is in {run.model_folder}" in done.stdout
     assert (config.size, config.batch, config.threads, config.held_out) == (16, 2, 1, 0)
     assert run.status()["images"] == config.images
+
+
+SMALL = ("--size", 16, "--batch", 4, "--threads", 1, *BUDGET)
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """A folder of pictures that a test may change."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for i in range(6):
+        Image.fromarray(np.full((16, 16, 3), 40 * i, np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_the_command_says_what_it_read_and_that_nothing_is_held_back(command, own, tmp_path):
+    (own / "broken.png").write_bytes(b"no picture")
+    (own / "phone.heic").write_bytes(b"another kind")
+    done = command("--data", own, "--out", tmp_path / "run", *SMALL)
+    assert done.exit_code == 0, done.output
+    first, second, *_ = done.stdout.splitlines()
+    assert first.startswith("6 pictures; 1 broken and 1 of other kinds (.heic) left out")
+    assert second == NOTHING_HELD_OUT
+    held = command("--data", own, "--out", tmp_path / "held", "--held-out", 2, *SMALL)
+    assert NOTHING_HELD_OUT not in held.stdout
+
+
+def test_a_run_whose_pictures_were_moved_goes_on_when_it_is_told_where_they_are(
+    command, own, tmp_path
+):
+    run = Run(tmp_path / "run")
+    assert command("--data", own, "--out", run.folder, *SMALL).exit_code == 0
+    moved = own.rename(tmp_path / "moved")
+    resume = ("--resume", "--out", run.folder, "--more", 8)
+    assert f"there is no {own}; say with --data where the run's pictures are now" in refused(
+        command(*resume)
+    )
+    done = command("--resume", "--out", run.folder, "--data", moved)
+    assert done.exit_code == 0, done.output
+    assert run.config()[0] == str(moved)
+    assert (run.status()["state"], run.status()["images"]) == ("finished", 16)
+
+
+def test_a_run_does_not_go_on_with_other_pictures_than_it_began_with(command, own, tmp_path):
+    run = Run(tmp_path / "run")
+    assert command("--data", own, "--out", run.folder, *SMALL).exit_code == 0
+    (own / "5.png").unlink()
+    said = "the pictures of this run have changed; put them back or start a new run"
+    for more in ((), ("--data", own)):
+        assert said in refused(command("--resume", "--out", run.folder, *more))
+    assert run.config()[0] == str(own)
+
+
+def test_a_run_that_does_not_know_its_pictures_takes_no_others(command, run, own):
+    before = run.config_path.read_bytes()
+    answer = refused(command("--resume", "--out", run.folder, "--data", own))
+    assert "does not know its pictures at another place; leave --data out" in answer
+    assert run.config_path.read_bytes() == before
+
+
+def test_a_finished_run_that_is_resumed_says_so_instead_of_training(command, run):
+    finish(run)
+    done = command("--resume", "--out", run.folder)
+    assert done.stdout == f"{run.folder} is already trained; add --more IMAGES to train it on\n"
+    assert "0%" not in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_a_picture_is_read(
+    command, tmp_path, monkeypatch
+):
+    module = importlib.import_module("diffusion.cli.train")
+    monkeypatch.setattr(module, "load_images", lambda *_, **__: pytest.fail("read"))
+    (tmp_path / "file").touch()
+    answer = refused(command("--data", tmp_path, "--out", tmp_path / "file" / "run", *BUDGET))
+    assert answer.startswith(f"cannot write {tmp_path / 'file' / 'run'} (")
+    assert answer.endswith("; choose another place.")
 
 
 # Another process, ended in every way
@@ -535,7 +750,9 @@ def test_the_whole_command_trains_a_preset_from_a_folder(tmp_path, pictures):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"Trained; the model is in {run.model_folder}\n"
+    assert done.stdout == (
+        f"12 pictures.\n{NOTHING_HELD_OUT}\nTrained; the model is in {run.model_folder}\n"
+    )
     assert DiffusionModel.from_pretrained(run.model_folder).shape == (3, 16, 16)
 
 
@@ -627,20 +844,11 @@ def test_a_stop_that_was_asked_for_outlives_a_loss_that_is_no_number(run, monkey
     assert run.status()["state"] == "stopped"
 
 
-def test_a_process_that_only_holds_the_lock_keeps_a_second_trainer_out(run):
-    code = (
-        "import sys, time; from filelock import FileLock;"
-        "lock = FileLock(sys.argv[1]); lock.acquire();"
-        "print('held', flush=True); time.sleep(600)"
-    )
-    command = [sys.executable, "-c", code, str(run.lock_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout.readline() == "held\n"
-            with pytest.raises(RunError, match=r"being trained by process .*; stop it first$"):
-                finish(run)
-        finally:
-            holder.kill()
+def test_a_process_that_only_holds_the_lock_keeps_a_second_trainer_out(run, holder):
+    with pytest.raises(RunError, match=r"being trained by process .*; stop it first$"):
+        finish(run)
+    holder.kill()
+    holder.wait()
     assert finish(run)[-1].step == 10
 
 
@@ -654,6 +862,23 @@ def test_previews_are_thinned_and_the_first_and_the_last_stay(run, monkeypatch):
     left = sorted(int(path.stem) for path in run.previews.glob("*.png"))
     assert len(left) <= 12
     assert (left[0], left[-1]) == (0, 41)
+
+
+@pytest.mark.parametrize(("opened", "stay"), [({1}, [0, 1, 2, 5]), (set(range(6)), list(range(6)))])
+def test_previews_that_somebody_looks_at_on_windows_stay_a_while(run, monkeypatch, opened, stay):
+    run.previews.mkdir()
+    for images in range(6):
+        (run.previews / f"{images:07d}.png").write_bytes(bytes(100))
+    unlink = Path.unlink
+
+    def refuse_opened(path, **how):
+        if int(path.stem) in opened:
+            raise PermissionError(13, "The process cannot access the file")
+        unlink(path, **how)
+
+    monkeypatch.setattr(Path, "unlink", refuse_opened)
+    run.thin_previews(0)
+    assert [int(path.stem) for path in run.preview_paths()] == stay
 
 
 def test_the_model_carries_a_card_with_where_its_pictures_came_from(tmp_path):

@@ -48,6 +48,14 @@ def test_a_run_with_labels_makes_a_model_that_can_be_asked(pictures, labels, tmp
     assert done.exit_code == 0, done.output
 
 
+def test_the_command_says_how_many_pictures_the_file_knows(pictures, labels, tmp_path):
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join(labels.read_text().splitlines()[:3]))
+    done = train("--data", pictures, "--labels", few, "--images", 8, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "2 of 12 pictures have labels." in done.stdout
+
+
 def test_attributes_choose_what_is_learned_and_a_resumed_run_remembers(pictures, labels, tmp_path):
     run = Run(tmp_path / "run")
     options = ("--labels", labels, "--attributes", "size", "--images", 8)

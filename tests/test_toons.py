@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from diffusion import DiffusionModel, toons
-from diffusion.cartoons import Drawing, draw_into, face
+from diffusion.cartoons import Drawing, Stopped, draw_into, face
 from diffusion.data import load_images
-from diffusion.toons import MIXED
+from diffusion.toons import MIXED, load_built_in
 from diffusion.train_config import TrainConfig
 from diffusion.training import Trainer
 
@@ -36,6 +36,12 @@ def test_a_batch_is_read_like_a_stretch(few):
     chosen = np.array([3, 0, 11, 3])
     np.testing.assert_array_equal(pixels[chosen], np.array(pixels)[chosen])
     assert pixels[2:9].shape == (7, 16, 16, 3)
+
+
+def test_who_waits_for_all_styles_can_be_told_to_stop(few, monkeypatch):
+    monkeypatch.setattr(Drawing, "_have_drawn", lambda self: None)
+    with pytest.raises(Stopped):
+        load_built_in("toons", 16, progress=False, stopped=lambda: True)
 
 
 def test_every_author_and_licence_is_named(few):

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from functools import wraps
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 Command = Callable[..., None]
+Number = TypeVar("Number", int, float)
 
 
 def taking(kind: type, **defaults: object) -> Callable[[Command], Command]:
@@ -42,3 +43,13 @@ def taking(kind: type, **defaults: object) -> Callable[[Command], Command]:
         return run
 
     return decorate
+
+
+def numbers(
+    text: str, kind: Callable[[str], Number], option: str, example: str = "10,20"
+) -> list[Number]:
+    """The numbers of an option such as 10,20; raises ValueError for anything else."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} {text!r} are no numbers; write them as {example}") from None

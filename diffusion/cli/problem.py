@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -32,6 +35,25 @@ class OneSentenceGroup(TyperGroup):
             raise _told(f"{said[0].lower()}{said[1:]}; {' '.join(advice.split())}") from None
 
 
+def check_writable(folder: Path) -> None:
+    """Raise ValueError unless files can be written under a folder, which need not be there yet."""
+    with as_sentence(folder):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+
+
+@contextlib.contextmanager
+def as_sentence(path: Path) -> Iterator[None]:
+    """Turn an OSError into a ValueError that says where nothing can be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"cannot write {path} ({reason}); choose another place") from None
+
+
 def _told(message: str) -> typer.Exit:
-    typer.secho(f"{message.rstrip('.')}.", fg="red", err=True)
+    colour = None if os.environ.get("NO_COLOR") else "red"  # no-color.org
+    typer.secho(f"{message.rstrip('.')}.", fg=colour, err=True)
     return typer.Exit(1)

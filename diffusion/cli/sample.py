@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import typer
 from torch import Tensor
 
 from diffusion.backends import accelerated
-from diffusion.cli.problem import one_sentence
+from diffusion.cli.problem import as_sentence, check_writable, one_sentence
 from diffusion.device import pick_device
 from diffusion.files import replacing
 from diffusion.labels import asked
@@ -29,7 +28,7 @@ MAX_COUNT = 1_000_000
 MAX_BYTES = 4 * 2**30  # of all pictures together
 MAX_FRAMES = 250  # of an animation
 MAX_FRAME_BYTES = 512 * 2**20  # of all frames together, before they are packed
-FILE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".mp4", ".npy", ".tif", ".webp", ".zip"}
+LONGEST_SUFFIX = 6  # of what is taken for a file's name, with its dot
 
 
 def sample(
@@ -82,18 +81,18 @@ def sample(
         check_guidance(guidance)
         _check_pictures(trained, count)
         film = Film(recipe.steps, count, trained.shape) if frames is not None else None
-        _check_writable(out if write is _save_folder else out.parent)
+        check_writable(out if write is _save_folder else out.parent)
         if frames is not None:
-            _check_writable(frames.parent)
+            check_writable(frames.parent)
 
         pixels = _draw(trained, seeds, recipe, batch, film, wishes, guidance)
         about = {**_about(model), "recipe": recipe.to_json()}
         if label:
             about |= {"labels": label, "guidance": guidance}
-        with _as_sentence(out):
+        with as_sentence(out):
             write(out, pixels, seeds, about)
         if film is not None:
-            with _as_sentence(frames), replacing(frames) as temporary:
+            with as_sentence(frames), replacing(frames) as temporary:
                 save_animation(temporary, film.pictures(), kind=frames.suffix)
     typer.echo(f"Drew {count:,} in {out}" + (f", their animation in {frames}" if frames else ""))
 
@@ -161,6 +160,7 @@ def _save_folder(path: Path, pixels: np.ndarray, seeds: range, about: dict) -> N
     from PIL import Image
 
     digits = max(len(str(seeds[-1])), 6)  # so that names sort like seeds
+    path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".drawing-") as work:
         for seed, picture in zip(seeds, pixels, strict=True):
             name = f"{seed:0{digits}d}.png"
@@ -172,12 +172,13 @@ def _save_folder(path: Path, pixels: np.ndarray, seeds: range, about: dict) -> N
 def _writer(out: Path) -> Callable[[Path, np.ndarray, range, dict], None]:
     """How to write what --out names."""
     suffix = out.suffix.lower()
-    if suffix in FILE_SUFFIXES:
-        raise ValueError(f"--out cannot be a {suffix} file; choose FILE.npz, FILE.png or a folder")
     if suffix in (".npz", ".png"):
         if out.is_dir():
             raise ValueError(f"{out} is a folder; give --out a name that is free")
         return _save_npz if suffix == ".npz" else _save_grid
+    # A folder's name may have a dot in it as well, as in faces-0.5.
+    if any(map(str.isalpha, suffix)) and len(suffix) <= LONGEST_SUFFIX and not out.is_dir():
+        raise ValueError(f"--out cannot be a {suffix} file; choose FILE.npz, FILE.png or a folder")
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose FILE.npz, FILE.png or a folder for --out")
     return _save_folder
@@ -208,22 +209,6 @@ def _check_pictures(model: DiffusionModel, count: int) -> None:
     most = MAX_BYTES // (channels * height * width)
     if count > most:
         raise ValueError(f"{count:,} pictures of {width} px do not fit; ask for at most {most:,}")
-
-
-def _check_writable(folder: Path) -> None:
-    with _as_sentence(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-
-
-@contextlib.contextmanager
-def _as_sentence(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ValueError(f"cannot write {path} ({reason}); choose another place") from None
 
 
 def _about(model: str) -> dict:

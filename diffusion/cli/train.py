@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
@@ -17,26 +16,35 @@ import torch
 import typer
 
 from diffusion.cartoons import FIRST, STYLES
-from diffusion.cli.problem import one_sentence
+from diffusion.cli.options import numbers
+from diffusion.cli.problem import check_writable, one_sentence
 from diffusion.data import Images, load_images
 from diffusion.device import pick_device, training_precision
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
+from diffusion.processes import give_way
 from diffusion.runs import Run, RunError, labels_of, train_run
 from diffusion.toons import BUILT_IN
 from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, held_out_of, shape_of
 from diffusion.training import Trainer
 
 PROBE_SECONDS = 8.0
+NOTHING_HELD_OUT = (
+    "None is held back: to measure the model later with `evaluate`, start with --held-out N."
+)
 # Options that a run takes up each time it is trained; the others are decided when it begins.
-ALSO_RESUMED = {"out", "resume", "more", "at_most", "device", "nice"}
+ALSO_RESUMED = {"out", "data", "resume", "more", "at_most", "device", "nice"}
 ALSO_RESUMED |= {"preview_every", "checkpoint_every"}
 
 
 def train(
     context: typer.Context,
     data: Annotated[
-        str, typer.Option(help=f"A folder, .zip or .tgz of images, or {', '.join(BUILT_IN)}.")
+        str,
+        typer.Option(
+            help=f"A folder, .zip or .tgz of images, or {', '.join(BUILT_IN)}. "
+            "With --resume: where the run's pictures are now."
+        ),
     ] = "",
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/first"),
     preset: Annotated[
@@ -109,7 +117,7 @@ def train(
                 "lr": lr,
                 "ema": ema,
                 "more_emas": tuple(more_ema or ()),
-                "widths": _numbers(widths),
+                "widths": _widths(widths),
                 "seed": seed,
                 "prediction": prediction,
                 "schedule": schedule,
@@ -117,7 +125,7 @@ def train(
                 "snr_floor": snr_floor,
                 "flip": flip,
                 "held_out": held_out,
-                "threads": threads or os.cpu_count(),
+                "threads": os.cpu_count() if threads is None else threads,
                 "precision": _precision(precision, where),
             }
             wanted = attributes.split(",") if attributes else None
@@ -125,21 +133,13 @@ def train(
             if start:
                 given = {**FINE_TUNING, **given, **_shape(start, given)}
             _start(run, data, preset, minutes, images, given, where, labels, wanted)
+        elif data:
+            _refuse_alive(run)
+            run.move(_resolved(data))
         if more is not None:
-            _extend(run, more)
+            _refuse_alive(run)
+            run.extend(more)
         _follow(run, where, preview_every, checkpoint_every, at_most)
-
-
-def give_way(nice: int) -> None:
-    """Let every other program go first, to this degree."""
-    if not nice:
-        return
-    os.nice(nice)
-    # Desktops share the processor among sessions: one that this process leads gives way as well,
-    # but never the session of the shell, or the page, that it was started from.
-    if hasattr(os, "getsid") and os.getsid(0) == os.getpid():
-        with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _shape(start: str, given: dict) -> dict:
@@ -152,7 +152,7 @@ def _shape(start: str, given: dict) -> dict:
 
 
 def _resolved(name: str) -> str:
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def _check_resumed(context: typer.Context) -> None:
@@ -169,10 +169,9 @@ def _check_resumed(context: typer.Context) -> None:
         )
 
 
-def _extend(run: Run, more: int) -> None:
+def _refuse_alive(run: Run) -> None:
     if run.alive:
         raise RunError(f"{run.folder} is being trained; stop it first")
-    run.extend(more)
 
 
 def _start(
@@ -188,6 +187,7 @@ def _start(
 ) -> None:
     if run.exists:
         raise RunError(f"{run.folder} holds a run; add --resume, or choose another --out")
+    check_writable(run.folder)
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
     if (minutes is None) == (images is None):
@@ -202,8 +202,12 @@ def _start(
     if "held_out" not in given:
         config = replace(config, held_out=held_out_of(len(pictures)))
     pictures.split(config.held_out)  # refuses too many before there is a run
+    typer.echo(pictures.told)
+    if not config.held_out:
+        typer.echo(NOTHING_HELD_OUT)
     if labels_file is not None:
         labels = load_labels(labels_file, pictures.names, attributes)
+        typer.echo(f"{labels.known:,} of {len(pictures):,} pictures have labels.")
         config = replace(config, labels=labels.names, labels_file=str(labels_file.resolve()))
     elif attributes and built_in:
         chosen = pictures.labels.only(attributes)
@@ -215,7 +219,10 @@ def _start(
         budget = max(int(minutes * 60 * speed), config.batch)
         config = replace(config, images=budget)
         typer.echo(f"{speed:.1f} images/s here: {budget:,} images in {minutes:g} minutes.")
-    run.create(data if built_in else str(Path(data).resolve()), config)
+    if built_in:
+        run.create(data, config)
+    else:
+        run.create(str(Path(data).resolve()), config, pictures.key)
 
 
 def images_per_second(
@@ -255,26 +262,26 @@ def _follow(
         checkpoint_every,
         stopped=lambda: bool(stop) or time.monotonic() > latest,
     )
-    first = pulse = next(pulses, None)  # a refusal comes here, before there is a bar
-    begun = first.images if first else 0
-    with tqdm(total=total, initial=begun, unit="img", unit_scale=True, smoothing=0.1) as bar:
-        for pulse in chain([first] if first else [], pulses):
-            bar.n = pulse.images
-            bar.set_postfix(loss=f"{pulse.loss:.4f}", refresh=False)
-            bar.refresh()
-    if pulse is not None and pulse.images < total:
-        typer.echo(f"Stopped after {pulse.images:,} images; go on with --resume --out {run.folder}")
+    first = next(pulses, None)  # a refusal comes here, before there is a bar
+    if first is not None:
+        bar = tqdm(total=total, initial=first.images, unit="img", unit_scale=True, smoothing=0.1)
+        with bar:
+            for pulse in chain([first], pulses):
+                bar.n = pulse.images
+                bar.set_postfix(loss=f"{pulse.loss:.4f}", refresh=False)
+                bar.refresh()
+    status = run.status()
+    if status["state"] == "stopped":
+        seen = f"{status['images']:,} images"
+        typer.echo(f"Stopped after {seen}; go on with --resume --out {run.folder}")
+    elif first is None:
+        typer.echo(f"{run.folder} is already trained; add --more IMAGES to train it on")
     else:
         typer.echo(f"Trained; the model is in {run.model_folder}")
 
 
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise ValueError(f"widths {text!r} are no numbers; write them as 32,64,128,256") from None
+def _widths(text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else tuple(numbers(text, int, "--widths", "32,64,128,256"))
 
 
 def _precision(name: str, device: torch.device) -> str:
