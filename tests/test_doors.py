@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections import namedtuple
@@ -11,6 +10,7 @@ import gradio as gr
 import httpx
 import pytest
 from gradio.routes import App
+from stand_ins import awaited
 
 from demo import doors, keep
 from demo.page import launch_options
@@ -55,7 +55,7 @@ class Visitor:
             async with httpx.AsyncClient(transport=self.way, base_url=HOME) as client:
                 return await client.request(method, path, **what)
 
-        return asyncio.run(answer())
+        return awaited(answer())
 
     def get(self, path, **what):
         return self.request("GET", path, **what)

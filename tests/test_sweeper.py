@@ -12,6 +12,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 from gradio.routes import App
+from stand_ins import awaited
 from starlette.requests import ClientDisconnect
 
 from demo.page import UPLOADS_KEPT, launch_options
@@ -66,7 +67,7 @@ def break_off(app):
         pass
 
     with pytest.raises(ClientDisconnect):
-        asyncio.run(app(scope, receive, send))
+        awaited(app(scope, receive, send))
 
 
 def test_an_upload_that_breaks_off_is_swept_away(folder):
@@ -110,14 +111,14 @@ async def run_a_moment(kept, until=lambda: True):
 
 def test_a_page_that_runs_sweeps_its_folder(folder):
     old = put(folder / "old.zip", HOUR + 60)
-    asyncio.run(run_a_moment(HOUR, until=lambda: not old.exists()))
+    awaited(run_a_moment(HOUR, until=lambda: not old.exists()))
     assert not old.exists()
 
 
 def test_a_folder_that_the_user_named_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     old = put(tmp_path / "thesis.pdf", HOUR + 60)
-    asyncio.run(run_a_moment(HOUR))
+    awaited(run_a_moment(HOUR))
     assert old.exists()
 
 
