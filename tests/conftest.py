@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -19,6 +20,9 @@ from stand_ins import Shared, Toy
 from torch import Tensor
 
 from diffusion import UNetConfig
+from diffusion.cartoons import COUNT, LABELS, PIXELS, Drawing, face
+
+DIFFERENT = 50  # of the built-in cartoons of a style that tests learn from
 
 
 @pytest.fixture
@@ -67,3 +71,25 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((20, 20)).save(folder / f"face{i:02d}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_cartoons() -> None:
+    """Built-in cartoons for those who train on them: some faces again and again.
+
+    Where none are there, the first to ask has ten thousand drawn, by a process that outlives it.
+    """
+    for style, size in itertools.product(("pixel-art", "toon-head"), (16, 32)):
+        faces = (face(style, number, size) for number in range(DIFFERENT))
+        pictures, labels = zip(*faces, strict=True)
+        folder = Drawing(style, size).folder
+        for name, kept in ((PIXELS, np.stack(pictures)), (LABELS, np.array(labels, np.int8))):
+            (folder / name).write_bytes(kept.tobytes() * (COUNT // DIFFERENT))
+
+
+@pytest.fixture(scope="module")
+def in_a_hurry():
+    """Nobody watches: ticks come as fast as they are computed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.backend.INTERVAL", 0.001)
+        yield

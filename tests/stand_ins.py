@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from diffusion import UNet, UNetConfig
 from diffusion.results import FORMAT
+from diffusion.slots import Capacity
+
+CAPACITY = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
 
 
 class Toy:
@@ -42,14 +46,14 @@ class Shared:
         return torch.randn(self.shape, generator=rng, dtype=torch.float64)
 
 
-def randomised(config: UNetConfig, seed: int = 0) -> UNet:
+def randomised(config: UNetConfig, seed: int = 0, std: float = 0.02) -> UNet:
     """A UNet whose zero-initialised layers are random too, so that every part has a say."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = UNet(config)
         for parameter in network.parameters():
             if not parameter.any():
-                torch.nn.init.normal_(parameter, std=0.02)
+                torch.nn.init.normal_(parameter, std=std)
     return network.eval()
 
 
@@ -92,7 +96,28 @@ def recordings_shown() -> Iterator[None]:
         yield
 
 
+def wait(until: Callable[[], object], seconds: float = 120) -> None:
+    """Return when `until()` holds; fail when it does not come to hold."""
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
 def awaited(coroutine):
     """What a coroutine returns; in a thread, because Playwright's loop occupies this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result(timeout=120)
+
+
+def hard_to_use(page, *parts: str) -> list[tuple[str, str, str]]:
+    """What axe finds in these parts of a page: the rule, the element and what is wrong with it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    where = {"include": [[part] for part in parts]}
+    found = Axe().run(page, context=where, options={"resultTypes": ["violations"]})
+    return [
+        (problem["id"], node["html"][:120], node.get("failureSummary", "")[:300])
+        for problem in found.response["violations"]
+        for node in problem["nodes"]
+    ]

@@ -491,7 +491,7 @@ def test_thousand_requests_cancelled_at_random_leave_nothing_behind(make, model)
 
     def storm(visits):
         for _ in range(visits):
-            recipe = Recipe(rng.choice(["ddpm", "ddim", "dpmpp_2m"]), rng.randint(1, 1000))
+            recipe = Recipe(rng.choice(["ddpm", "ddim", "dpmpp_2m"]), rng.randint(1, 200))
             try:
                 showing = engine.submit([request(recipe, rng.randrange(10**6), rng.choice([1, 4]))])
             except Full:
@@ -513,7 +513,7 @@ def test_thousand_requests_cancelled_at_random_leave_nothing_behind(make, model)
     assert threading.active_count() == threads
     assert not engine._walks
     assert not engine._active
-    assert resident_bytes() - before < 50 * 2**20
+    assert resident_bytes() - before < 20 * 2**20
     assert isinstance(finish(engine.submit([request()]))[0], np.ndarray)
 
 

@@ -25,6 +25,8 @@ from diffusion.finish import crisp
 from diffusion.pictures import from_uint8, to_uint8
 from diffusion.reader import AttributeReader, ReaderNetwork
 
+pytestmark = pytest.mark.usefixtures("in_a_hurry")
+
 LABELS = {
     "skin": ("fbdbd1", "603d30"),
     "hair_color": ("black", "darkbrown", "bald"),

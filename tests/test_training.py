@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from stand_ins import randomised
 
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.model import ready
@@ -282,11 +283,7 @@ def test_the_model_is_the_average_and_says_how_it_was_trained(pixels):
 
 
 def test_a_model_without_its_labels_draws_as_it_does_when_nothing_is_asked():
-    torch.manual_seed(0)
-    network = UNet(UNetConfig(size=16, widths=(16, 32), labels=(3, 2)))
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
+    network = randomised(UNetConfig(size=16, widths=(16, 32), labels=(3, 2)), std=0.1)
     labels = {"hair": ("a", "b", "c"), "hat": ("no", "yes")}
     model = DiffusionModel(ready(network), Schedule.cosine(50), labels=labels)
     plain = unlabelled(model)

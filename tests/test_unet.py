@@ -126,7 +126,7 @@ def test_no_labels_means_any_label():
     )
 
 
-def test_a_new_network_does_not_see_its_labels():
+def test_labels_reach_the_network_through_their_tables_alone():
     network = randomised(LABELLED)
     for table in network.labels:
         torch.nn.init.zeros_(table.weight)

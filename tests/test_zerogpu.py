@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import faulthandler
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -59,7 +60,8 @@ def imported():
     process = subprocess.Popen(
         [sys.executable, __file__],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # One thread, or NumPy's linear algebra begins with several, which a fork does not have.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -75,6 +77,7 @@ def fork_for_every_test():
     import gradio_client  # noqa: F401
 
     assert len(os.listdir("/proc/self/task")) == 1, "a fork has one thread alone"
+    gc.freeze()  # what was imported is not looked through again by every fork
     for line in sys.stdin:
         process = os.fork()
         if not process:
