@@ -25,14 +25,7 @@ from diffusion.film import LENSES, Film, Still
 from diffusion.pictures import SETTINGS_KEY
 
 SCHEDULE = Schedule.cosine()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def in_a_hurry():
-    """Nobody watches: ticks come as fast as they are computed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("demo.backend.INTERVAL", 0.001)
-        yield
+pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
 
 @pytest.fixture(scope="module")

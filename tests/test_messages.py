@@ -17,6 +17,8 @@ from diffusion import DiffusionModel, Schedule
 from diffusion.engine import Full
 from diffusion.film import Film, Place
 
+pytestmark = pytest.mark.usefixtures("in_a_hurry")
+
 
 def pictures():
     return np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
@@ -214,6 +216,7 @@ def test_a_closed_page_leaves_no_viewer_behind():
 def test_a_browser_that_stays_behind_is_told_something_now_and_then():
     """Or Gradio would not find out that it has left, and the run would go on for nobody."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("demo.backend.INTERVAL", 1 / 30)  # so that the run takes a while
         patch.setattr("demo.service.SILENCE", 0.1)
         told = run(Service(backend()), acknowledge=False)
     kinds = [message["type"] for message in told]

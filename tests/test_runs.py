@@ -32,6 +32,8 @@ from diffusion.runs import Run, RunError, train_run
 from diffusion.train_config import AGAIN, TrainConfig, learned_from, learning_rate
 from diffusion.training import Trainer
 
+pytestmark = pytest.mark.usefixtures("drawn_cartoons")
+
 ROOT = Path(__file__).parents[1]
 TINY = TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50)
 LONG = dataclasses.replace(TINY, images=1600)  # long enough to be interrupted, again and again
@@ -678,8 +680,7 @@ def assert_same(one: Run, other: Run) -> None:
 def straight(tmp_path_factory, pictures) -> Run:
     """A run that nobody interrupts."""
     run = created(tmp_path_factory.mktemp("straight") / "run", pictures, LONG)
-    code, out, err = end(start(run))
-    assert (code, out) == (0, f"Trained; the model is in {run.model_folder}\n"), err
+    finish(run)
     assert run.status()["state"] == "finished"
     return run
 
@@ -703,7 +704,7 @@ def test_a_run_killed_at_any_moment_ends_bit_for_bit_like_one_left_alone(
         assert load_file(run.checkpoint_path)["step"] > 0
     with open(run.metrics_path, "a") as file:
         file.write('{"step": 399, "im')
-    assert end(start(run))[0] == 0
+    finish(run)
     assert_same(straight, run)
     steps = [record["step"] for record in lines(run)]
     assert steps == sorted(set(steps))
@@ -734,7 +735,7 @@ def test_a_run_stopped_politely_says_how_to_go_on_and_ends_bit_for_bit_the_same(
             f"Stopped after {status['images']:,} images; go on with --resume --out {run.folder}\n"
         )
         assert load_file(run.checkpoint_path)["step"] == status["images"] // LONG.batch
-    assert end(start(run))[0] == 0
+    finish(run)
     assert_same(straight, run)
 
 

@@ -1,6 +1,7 @@
 """The chart under More: where on the measured curves the form is, before anything is run."""
 
 import pytest
+from conftest import Screen
 from stand_ins import recordings_shown
 
 pytestmark = pytest.mark.page
@@ -97,18 +98,16 @@ def test_the_chart_is_not_there_while_another_model_draws(chart, address):
     assert chart.page.input_value("#model :is(input, textarea)") == "mine"
 
 
-def test_a_model_that_was_not_measured_has_no_chart(backend, browser, screen):
+def test_a_model_that_was_not_measured_has_no_chart(backend, page):
     from demo.page import build, launch_options
 
     with recordings_shown():
-        page = build(backend)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    context = browser.new_context()
-    other = type(screen)(context.new_page())
-    other.open(url)
-    other.page.click("#more-button")
-    other.page.wait_for_selector("#setup", state="visible")
-    assert other.page.locator("#quality").count() == 0
-    assert other.errors == []
-    context.close()
-    page.close()
+        blocks = build(backend)
+    _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    screen = Screen(page)
+    screen.open(url)
+    page.click("#more-button")
+    page.wait_for_selector("#setup", state="visible")
+    assert page.locator("#quality").count() == 0
+    assert screen.errors == []
+    blocks.close()

@@ -1,8 +1,8 @@
 """Phones, keyboards, screen readers, light and dark: checked by script on every one."""
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from conftest import Screen
+from stand_ins import hard_to_use
 
 pytestmark = pytest.mark.page
 
@@ -35,14 +35,7 @@ def visitor(request, scheme, browser, address):
 
 def test_nothing_is_hard_to_read_or_without_a_name(visitor):
     # The document around the page is Gradio's.
-    parts = {"include": [["#compare"], ["#credits"]]}
-    found = Axe().run(visitor.page, context=parts, options={"resultTypes": ["violations"]})
-    problems = [
-        (problem["id"], node["html"][:120], node.get("failureSummary", "")[:300])
-        for problem in found.response["violations"]
-        for node in problem["nodes"]
-    ]
-    assert problems == []
+    assert hard_to_use(visitor.page, "#compare", "#credits") == []
 
 
 def test_no_part_leaves_the_screen_sideways_and_one_button_is_primary(visitor):
@@ -78,10 +71,10 @@ def test_the_end_of_the_page_names_whose_pictures_the_models_learned_from(visito
 
 @pytest.mark.parametrize("size", [(320, 568), (360, 740), (390, 844), (1280, 720)])
 def test_the_tabs_can_be_pressed_while_a_recorded_run_is_shown_and_a_training_goes_on(
-    browser, address, size
+    page, address, size
 ):
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
-    visitor = Screen(context.new_page())
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    visitor = Screen(page)
     visitor.open(address)
     visitor.wait("recorded")
     assert visitor.page.is_visible(".stage .badge")
@@ -97,38 +90,33 @@ def test_the_tabs_can_be_pressed_while_a_recorded_run_is_shown_and_a_training_go
         }"""
     )
     assert covered == []
-    context.close()
 
 
-@pytest.mark.parametrize("name", ["compare", "make", "train"])
-def test_nothing_leaves_a_screen_of_320_pixels(browser, address, name):
-    context = browser.new_context(viewport={"width": 320, "height": 568})
-    visitor = Screen(context.new_page())
+def test_nothing_leaves_a_screen_of_320_pixels(page, address):
+    page.set_viewport_size({"width": 320, "height": 568})
+    visitor = Screen(page)
     visitor.open(address)
     visitor.wait("recorded")
-    visitor.page.click(f"[data-tab={name}]")
-    beyond = visitor.page.evaluate(
-        """(name) => [...document.querySelectorAll(`#${name} :is(button, input, label, .end)`)]
-            .filter((part) => part.checkVisibility({visibilityProperty: true}))
-            .filter((part) => part.getBoundingClientRect().right > 320.5)
-            .map((part) => part.outerHTML.slice(0, 120))""",
-        name,
-    )
-    assert beyond == []
-    context.close()
+    for name in ("compare", "make", "train"):
+        page.click(f"[data-tab={name}]")
+        beyond = page.evaluate(
+            """(name) => [...document.querySelectorAll(`#${name} :is(button, input, label, .end)`)]
+                .filter((part) => part.checkVisibility({visibilityProperty: true}))
+                .filter((part) => part.getBoundingClientRect().right > 320.5)
+                .map((part) => part.outerHTML.slice(0, 120))""",
+            name,
+        )
+        assert beyond == [], name
 
 
 @pytest.fixture
-def contrast(browser, address):
+def contrast(page, address):
     """A visitor whose system has a contrast theme."""
-    context = browser.new_context(
-        viewport={"width": 1280, "height": 720}, forced_colors="active", reduced_motion="reduce"
-    )
-    visitor = Screen(context.new_page())
+    page.emulate_media(forced_colors="active", reduced_motion="reduce")
+    visitor = Screen(page)
     visitor.open(address)
     visitor.wait("recorded")
     yield visitor
-    context.close()
     assert visitor.errors == []
 
 
@@ -192,9 +180,9 @@ def test_a_contrast_theme_keeps_the_colours_of_swatches_and_marks_the_chosen_one
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
-def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(browser, address, size):
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
-    visitor = Screen(context.new_page())
+def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(page, address, size):
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    visitor = Screen(page)
     visitor.open(address)
     visitor.wait("recorded")
     visitor.page.evaluate(
@@ -218,7 +206,6 @@ def test_no_layout_shifts_from_the_first_paint_to_the_end_of_a_run(browser, addr
     visitor.run(seed="nonsense")
     visitor.page.wait_for_selector(".words.problem")
     assert visitor.page.evaluate("window.shifts") == []
-    context.close()
 
 
 def test_progress_is_told_to_those_who_do_not_see_it(screen, network):
@@ -276,9 +263,9 @@ def test_a_button_that_has_come_to_its_end_keeps_the_focus(screen):
         assert page.get_attribute(f".{name}", "aria-disabled") == "true"
 
 
-def test_a_page_that_nothing_happens_on_draws_nothing(browser, address):
-    context = browser.new_context(reduced_motion="reduce")  # the recorded run does not play
-    context.add_init_script(
+def test_a_page_that_nothing_happens_on_draws_nothing(page, address):
+    page.emulate_media(reduced_motion="reduce")  # the recorded run does not play
+    page.add_init_script(
         """window.frames_asked = 0;
         const request = window.requestAnimationFrame;
         window.requestAnimationFrame = (draw) => {
@@ -286,10 +273,9 @@ def test_a_page_that_nothing_happens_on_draws_nothing(browser, address):
             return request.call(window, draw);
         };"""
     )
-    visitor = Screen(context.new_page())
+    visitor = Screen(page)
     visitor.open(address)
     visitor.page.wait_for_timeout(2000)
     before = visitor.page.evaluate("window.frames_asked")
     visitor.page.wait_for_timeout(1000)
     assert visitor.page.evaluate("window.frames_asked") == before
-    context.close()

@@ -1,12 +1,12 @@
 """The page as a Space: it can be duplicated there, and only there."""
 
 import pytest
+from stand_ins import CAPACITY
 
 from demo import wording
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
 from diffusion import DiffusionModel, Schedule
-from diffusion.slots import Capacity
 
 pytestmark = pytest.mark.page
 BUTTON = f"text={wording.DUPLICATE}"
@@ -15,8 +15,7 @@ BUTTON = f"text={wording.DUPLICATE}"
 @pytest.fixture
 def hosted(network, monkeypatch):
     """The address of a page that believes to be the Space somebody/cartoons."""
-    capacity = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
-    backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), capacity)
+    backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), CAPACITY)
     with monkeypatch.context() as spaces:
         # While the page is built; Gradio launches a Space with the package of that name alone.
         spaces.setenv("SYSTEM", "spaces")
@@ -28,8 +27,7 @@ def hosted(network, monkeypatch):
     backend.close()
 
 
-def test_a_space_has_a_quiet_button_in_its_header_to_duplicate_it(browser, hosted):
-    page = browser.new_page(viewport={"width": 1280, "height": 720})
+def test_a_space_has_a_quiet_button_in_its_header_to_duplicate_it(page, hosted):
     page.add_init_script("window.open = url => { window.opened = url; }")
     page.goto(hosted)
     page.wait_for_selector("#run")
@@ -41,15 +39,13 @@ def test_a_space_has_a_quiet_button_in_its_header_to_duplicate_it(browser, hoste
     assert page.evaluate("window.opened") == (
         "https://huggingface.co/spaces/somebody/cartoons?duplicate=true"
     )
-    page.close()
 
 
-def test_on_a_phone_the_badge_has_the_corner_to_itself(browser, hosted):
-    page = browser.new_page(viewport={"width": 390, "height": 844})
+def test_on_a_phone_the_badge_has_the_corner_to_itself(page, hosted):
+    page.set_viewport_size({"width": 390, "height": 844})
     page.goto(hosted)
     page.wait_for_selector("#run")
     assert page.is_hidden(BUTTON)
-    page.close()
 
 
 def test_a_page_at_home_has_none(screen):

@@ -2,22 +2,19 @@
 
 import io
 import json
-import time
 from dataclasses import replace
 
 import pytest
-import torch
-from axe_playwright_python.sync_playwright import Axe
-from conftest import CAPACITY, Screen
+from conftest import Screen
 from PIL import Image
-from stand_ins import recordings_shown
+from stand_ins import CAPACITY, hard_to_use, randomised, recordings_shown, wait
 from test_making import LABELS, always
 
 from demo.backend import MODEL, LocalBackend
 from demo.page import build, launch_options
 from demo.trainings import Trainings
 from demo.wording_make import FINISHED
-from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
+from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.engine import Full
 from diffusion.model import ready
 from diffusion.pictures import SETTINGS_KEY
@@ -30,12 +27,8 @@ pytestmark = pytest.mark.page
 @pytest.fixture(scope="module")
 def making(tmp_path_factory):
     """The address of a page whose model can be asked for LABELS, and its backend."""
-    torch.manual_seed(0)
     counts = tuple(map(len, LABELS.values()))
-    network = UNet(UNetConfig(size=64, widths=(16, 32), labels=counts))
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
+    network = randomised(UNetConfig(size=64, widths=(16, 32), labels=counts))
     model = DiffusionModel(ready(network), Schedule.cosine(), labels=LABELS)
     backend = LocalBackend(model, CAPACITY)
     with recordings_shown():
@@ -47,13 +40,11 @@ def making(tmp_path_factory):
 
 
 @pytest.fixture
-def visitor(browser, making):
+def visitor(page, making):
     """Somebody on the Make screen at 1280×720."""
-    context = browser.new_context(viewport={"width": 1280, "height": 720})
-    screen = Screen(context.new_page())
+    screen = Screen(page)
     opened(screen, making[0])
     yield screen
-    context.close()
     assert screen.errors == []
 
 
@@ -88,10 +79,7 @@ def orders(page):
 
 def idle(backend):
     """Until nothing is computed and nobody waits."""
-    end = time.monotonic() + 20
-    while backend.engine.load != (0, 0):
-        assert time.monotonic() < end, "a run goes on"
-        time.sleep(0.01)
+    wait(lambda: backend.engine.load == (0, 0))
 
 
 @pytest.fixture
@@ -411,37 +399,33 @@ def test_arrow_keys_go_on_at_the_first_and_the_last_face_and_after_a_click(visit
     assert page.evaluate("document.activeElement.closest('figure') !== null")
 
 
-def test_make_works_in_a_browser_that_keeps_nothing(browser, making):
-    context = browser.new_context()
-    context.add_init_script(
+def test_make_works_in_a_browser_that_keeps_nothing(page, making):
+    page.add_init_script(
         """for (const name of ["localStorage", "sessionStorage"]) {
             Object.defineProperty(window, name, { get() { throw new Error("kept out"); } });
         }"""
     )
-    screen = Screen(context.new_page())
-    page = opened(screen, making[0])
+    screen = Screen(page)
+    opened(screen, making[0])
     page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     make(page)
-    context.close()
     assert screen.errors == []
 
 
 @pytest.mark.parametrize("kept", ["{", "null", "5", '"x"', '{"asked": 7, "seed": [1]}'])
-def test_what_somebody_else_kept_here_does_no_harm(browser, making, kept):
-    context = browser.new_context()
-    context.add_init_script(f"localStorage.setItem('cartoon-make', {json.dumps(kept)})")
-    screen = Screen(context.new_page())
-    page = opened(screen, making[0])
+def test_what_somebody_else_kept_here_does_no_harm(page, making, kept):
+    page.add_init_script(f"localStorage.setItem('cartoon-make', {json.dumps(kept)})")
+    screen = Screen(page)
+    opened(screen, making[0])
     assert page.is_checked(".make [name=glasses][value='']")
-    context.close()
     assert screen.errors == []
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1920, 1080)])
-def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(browser, making, size):
-    context = browser.new_context(viewport=dict(zip(("width", "height"), size, strict=True)))
-    screen = Screen(context.new_page())
-    page = opened(screen, making[0])
+def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(page, making, size):
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    screen = Screen(page)
+    opened(screen, making[0])
     page.wait_for_selector(".make figure")
     grid = "document.querySelector('.make .faces').getBoundingClientRect().top"
     recorded = page.evaluate(grid)
@@ -455,7 +439,6 @@ def test_nothing_moves_while_faces_come_and_nothing_is_wider_than_the_screen(bro
     assert page.evaluate(tops) == before
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert screen.errors == []
-    context.close()
 
 
 def test_the_buttons_stay_in_place_from_one_enlarged_face_to_the_next(visitor):
@@ -475,22 +458,14 @@ def test_the_buttons_stay_in_place_from_one_enlarged_face_to_the_next(visitor):
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", (390, 844)), ("dark", (1280, 720))])
-def test_nothing_is_hard_to_read_or_without_a_name(browser, making, scheme, size):
-    context = browser.new_context(
-        viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=scheme
-    )
-    screen = Screen(context.new_page())
-    page = opened(screen, making[0])
+def test_nothing_is_hard_to_read_or_without_a_name(page, making, scheme, size):
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    page.emulate_media(color_scheme=scheme)
+    screen = Screen(page)
+    opened(screen, making[0])
     page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     make(page)
     for part in ("#make", ".make dialog"):
-        found = Axe().run(page, context=part, options={"resultTypes": ["violations"]})
-        problems = [
-            (problem["id"], node["html"][:120], node.get("failureSummary", "")[:300])
-            for problem in found.response["violations"]
-            for node in problem["nodes"]
-        ]
-        assert problems == []
+        assert hard_to_use(page, part) == []
         page.evaluate("document.querySelector('.make figure button').click()")
     assert screen.errors == []
-    context.close()

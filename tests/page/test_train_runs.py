@@ -69,7 +69,7 @@ def test_a_run_is_started_watched_reloaded_killed_continued_stopped_and_deleted(
     assert page.is_visible(".train .lede")
 
     # Somebody else sees the same, and cannot stop it.
-    other = Tab(browser, training)
+    other = Tab(browser.new_page(), training)
     other.page.wait_for_selector(".train article.run:not([hidden])", timeout=60_000)
     other.wait("!document.querySelector('.train .foreign').hidden")
     assert not other.shows(".actions .stop")
@@ -93,7 +93,7 @@ def test_a_run_is_started_watched_reloaded_killed_continued_stopped_and_deleted(
     tab.wait("!document.querySelector('.actions .stop').hidden")
     count = "document.querySelector('dd.images').textContent.split('/')[0].replace(/,/g, '')"
     tab.wait(f"Number({count}) > {saved}")
-    other.context.close()
+    other.page.close()
 
     page.click(".actions .stop")
     tab.wait("document.querySelector('.facts .state').textContent === 'stopped'")
@@ -280,17 +280,17 @@ def app(runs):
 def test_a_restarted_app_shows_the_run_of_the_one_that_was_killed(browser, by_hand):
     trains = "document.querySelector('.facts .state').textContent === 'training'"
     with app(by_hand.folder.parent) as url:
-        operator = Tab(browser, url + "?operator=" + "x" * 40)
+        operator = Tab(browser.new_page(), url + "?operator=" + "x" * 40)
         operator.page.click(".runs li button")
         operator.page.click(".actions .continue")
         operator.wait(trains)
-        operator.context.close()
+        operator.page.close()
     pid = by_hand.status()["pid"]
     with app(by_hand.folder.parent) as url:
         assert by_hand.alive
-        tab = Tab(browser, url)
+        tab = Tab(browser.new_page(), url)
         tab.wait(trains)
         assert tab.text(".facts .title") == "faces, 16 px"
         os.kill(pid, signal.SIGKILL)
         tab.wait("document.querySelector('article .problem').textContent.length > 0", 15_000)
-        tab.context.close()
+        tab.page.close()

@@ -165,7 +165,7 @@ def test_reading_is_shown_file_by_file_and_told_by_quarters_to_those_who_listen(
 
 
 def test_two_visitors_who_send_the_same_files_both_have_them_read(tab, browser, training, tmp_path):
-    other, names = Tab(browser, training), pictures(tmp_path, 16)
+    other, names = Tab(browser.new_page(), training), pictures(tmp_path, 16)
     held = {one: Held(one.page, '"take"') for one in (tab, other)}
     for one, take in held.items():
         one.page.click(".train label.own")
@@ -175,7 +175,7 @@ def test_two_visitors_who_send_the_same_files_both_have_them_read(tab, browser, 
         take.go_on()
         one.page.wait_for_selector(".taken:not(:empty)")
         assert one.text(".taken") == "16 pictures are ready."
-    other.context.close()
+    other.page.close()
 
 
 def test_pictures_that_wait_for_somebody_elses_are_read_when_train_is_pressed(

@@ -25,26 +25,23 @@ def test_a_link_with_an_operators_key_leaves_the_browsers_own_name_alone(tab, tr
     assert looks[-1]["owner"] == before
     assert looks[-1]["operator"] == "k" * 40
     # A reload without the address still has the key, another visit has not.
-    other = Tab(page.context.browser, training)
+    other = Tab(page.context.browser.new_page(), training)
     assert other.page.evaluate("sessionStorage.getItem('cartoon-operator')") is None
-    other.context.close()
+    other.page.close()
     assert page.evaluate("sessionStorage.getItem('cartoon-operator')") == "k" * 40
 
 
-def test_a_browser_that_may_keep_nothing_shows_one_screen_and_trains(browser, training):
-    context = browser.new_context(viewport={"width": 1280, "height": 720})
-    context.add_init_script(
+def test_a_browser_that_may_keep_nothing_shows_one_screen_and_trains(page, training):
+    page.add_init_script(
         """for (const name of ['localStorage', 'sessionStorage'])
             Object.defineProperty(window, name, {get() { throw new DOMException('denied'); }});"""
     )
-    page = context.new_page()
     page.goto(training + "#train")
     page.wait_for_selector(".train .estimate .words:not(:empty)")
     screens = ("compare", "make", "train")
     assert [name for name in screens if page.is_visible(f"#{name}")] == ["train"]
     page.click("#header [data-tab=make]")
     assert [name for name in screens if page.is_visible(f"#{name}")] == ["make"]
-    context.close()
 
 
 def test_really_delete_is_asked_anew_for_every_run(operator, runs, found):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import Screen
 from gradio_client import Client
+from stand_ins import wait
 
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
@@ -16,13 +17,6 @@ from diffusion.engine import Engine
 from diffusion.slots import Capacity
 
 pytestmark = pytest.mark.page
-
-
-def wait(until, seconds=20):
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import pytest
+from stand_ins import CAPACITY
 from train_tab import Tab, folders, put
 
 from demo import estimate, trainings
@@ -13,7 +14,6 @@ from demo.page import build, launch_options
 from demo.trainings import Rules, Trainings
 from diffusion import DiffusionModel, Schedule
 from diffusion.runs import Run
-from diffusion.slots import Capacity
 from diffusion.train_config import PRESETS
 
 
@@ -27,7 +27,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def training(network, runs):
+def training(network, runs, drawn_cartoons):
     """The address of a page whose trainings are very small, so that they are quick."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", {"widths": (16, 32), "batch": 4, "lr": 1e-3})
@@ -36,8 +36,7 @@ def training(network, runs):
         patch.setattr(trainings, "PREVIEW_SECONDS", 2.0)
         patch.setattr(trainings, "CHECKPOINT_SECONDS", 1.0)
         patch.setattr(estimate.Speeds, "_measure", lambda self, options: 3000.0)
-        capacity = Capacity(quick=8, full=32, images_per_second=1000.0, in_flight=256)
-        backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), capacity)
+        backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), CAPACITY)
         page = build(backend, Trainings(runs, Rules()))
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, **launch_options())
         yield url
@@ -46,20 +45,18 @@ def training(network, runs):
 
 
 @pytest.fixture
-def tab(browser, training):
+def tab(page, training):
     """A visitor who has never been here."""
-    tab = Tab(browser, training)
+    tab = Tab(page, training)
     yield tab
-    tab.context.close()
     assert tab.errors == []
 
 
 @pytest.fixture
-def operator(browser, training, runs):
+def operator(page, training, runs):
     """Whoever may do with all runs what their owners may."""
-    tab = Tab(browser, f"{training}?operator={(runs / '.operator').read_text()}")
+    tab = Tab(page, f"{training}?operator={(runs / '.operator').read_text()}")
     yield tab
-    tab.context.close()
     assert tab.errors == []
 
 

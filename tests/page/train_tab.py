@@ -15,11 +15,10 @@ DETAILED = "document.querySelector('.scrub').disabled"  # where there is one pre
 
 
 class Tab:
-    """The Train tab, in a browser of their own."""
+    """The Train tab on a page."""
 
-    def __init__(self, browser, url, **how):
-        self.context = browser.new_context(viewport={"width": 1280, "height": 720}, **how)
-        self.page = self.context.new_page()
+    def __init__(self, page, url):
+        self.page = page
         self.errors = []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.open(url)
