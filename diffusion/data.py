@@ -147,13 +147,10 @@ def load_images(
     skipped and counted. Raises DataError, in one sentence, for a missing or empty source, an
     archive whose paths leave it, or absurd sizes.
     """
-    from diffusion import toons
-    from diffusion.cartoons import STYLES, load_cartoons
+    from diffusion.toons import BUILT_IN, load_built_in
 
-    if str(source) == toons.NAME:
-        return toons.load_toons(size, progress)
-    if str(source) in STYLES:
-        return load_cartoons(str(source), size, progress, complete)
+    if str(source) in BUILT_IN:
+        return load_built_in(str(source), size, progress, complete)
     if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
         raise DataError(f"pictures of {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
     source = Path(source)
