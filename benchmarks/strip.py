@@ -29,7 +29,7 @@ from demo.messages import data_uri
 from demo.trainings import CHECKPOINT_SECONDS, PREVIEW_SECONDS
 from diffusion import DiffusionModel
 from diffusion.cartoons import COUNT, FIRST, STYLES, face
-from diffusion.device import pick_device, training_precision
+from diffusion.device import pick_device, precision_name
 from diffusion.distances import Gaussian, frechet
 from diffusion.features import features, haar
 from diffusion.files import read_text, write_json
@@ -95,7 +95,7 @@ def _config(size: int, preset: str, start: str, images: int) -> TrainConfig:
     if start:
         shape = shape_of(DiffusionModel.from_pretrained(start))
         settings = {**FINE_TUNING, "batch": 32, **shape, "start": start}
-    precision = str(training_precision(pick_device())).removeprefix("torch.")
+    precision = precision_name(pick_device())
     return TrainConfig(
         images=images, pool=FIRST, threads=os.cpu_count() or 1, precision=precision, **settings
     )

@@ -25,7 +25,7 @@ from torchvision import transforms
 
 from benchmarks.clocks import clock
 from diffusion.cartoons import STYLES, face
-from diffusion.device import pick_device, training_precision
+from diffusion.device import pick_device, precision_name
 from diffusion.train_config import PRECISIONS, PRESETS, TrainConfig
 from diffusion.training import Trainer
 from diffusion.unet import UNet
@@ -45,7 +45,7 @@ def main(
     """Print one table: medians over the rounds, and ratios within them."""
     now = clock(busy)
     where = pick_device(device)
-    precision = str(training_precision(where)).removeprefix("torch.")
+    precision = precision_name(where)
     threads = 1 if busy else os.cpu_count() or 1
     config = TrainConfig(images=10**9, precision=precision, threads=threads, **PRESETS[preset])
     torch.set_num_threads(threads)

@@ -17,7 +17,7 @@ from demo.recorded import MODEL
 from demo.trainings import Refused, Rules
 from demo.uploads import SIZE
 from diffusion.cartoons import FIRST, STYLES
-from diffusion.device import pick_device, training_precision
+from diffusion.device import pick_device, precision_name
 from diffusion.model import DiffusionModel, ModelError
 from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
 
@@ -59,7 +59,7 @@ def read_training(wish: Mapping, rules: Rules, device: str) -> Asked:
     config = TrainConfig(
         images=1,
         flip=wish.get("flip") is True,
-        precision=str(training_precision(pick_device(device))).removeprefix("torch."),
+        precision=precision_name(pick_device(device)),
         threads=trainings.THREADS,
         **settings,
     )

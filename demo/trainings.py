@@ -188,7 +188,7 @@ class Trainings:
 
     def _sacrifices(self, runs: list[Run]) -> Iterator[tuple[Run, Callable[[Run, int], None]]]:
         """What is given up first comes first; models only where nothing is kept for good."""
-        idle = [run for run in reversed(runs) if not run.alive]
+        idle = _idle(runs)
         yield from ((run, _shorten) for run in idle)
         if self.rules.forgets:
             old = _of_visitors(idle[:-1])
@@ -199,8 +199,7 @@ class Trainings:
         """Delete the oldest runs while there are too many, as above; returns how many are left."""
         runs = self.runs()
         if self.rules.forgets:
-            idle = [run for run in reversed(runs) if not run.alive]
-            for run in _of_visitors(idle[:-1])[: max(len(runs) - MOST_RUNS + 1, 0)]:
+            for run in _of_visitors(_idle(runs)[:-1])[: max(len(runs) - MOST_RUNS + 1, 0)]:
                 self._remove(run)
         return len(self.runs())
 
@@ -264,6 +263,11 @@ def seconds_left(run: Run) -> float | None:
     """Until a run is done, as far as it knows."""
     records = run.metrics()
     return records[-1]["seconds_left"] if records else None
+
+
+def _idle(runs: list[Run]) -> list[Run]:
+    """Those that nobody trains, the oldest first; the list begins with the newest."""
+    return [run for run in reversed(runs) if not run.alive]
 
 
 def _of_visitors(runs: list[Run]) -> list[Run]:

@@ -50,6 +50,11 @@ def training_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def precision_name(device: torch.device) -> str:
+    """`training_precision` as a TrainConfig names it: "bfloat16" or "float32"."""
+    return str(training_precision(device)).removeprefix("torch.")
+
+
 def keep_memory() -> None:
     """Have this process keep the memory that it frees, for its next step; for programs' starts.
 

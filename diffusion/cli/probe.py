@@ -12,7 +12,7 @@ import typer
 from diffusion.cli.problem import one_sentence
 from diffusion.cli.train import images_per_second
 from diffusion.data import Images
-from diffusion.device import pick_device, training_precision
+from diffusion.device import pick_device, precision_name
 from diffusion.model import DiffusionModel
 from diffusion.processes import give_way
 from diffusion.train_config import PRESETS, TrainConfig, shape_of
@@ -43,7 +43,7 @@ def probe(
                 "images": 1,
                 **PRESETS[preset],
                 **given,
-                "precision": str(training_precision(where)).removeprefix("torch."),
+                "precision": precision_name(where),
                 "threads": os.cpu_count() or 1,
             }
         )

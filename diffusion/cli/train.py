@@ -19,7 +19,7 @@ from diffusion.cartoons import FIRST, STYLES
 from diffusion.cli.options import numbers
 from diffusion.cli.problem import check_writable, one_sentence
 from diffusion.data import Images, load_images
-from diffusion.device import pick_device, training_precision
+from diffusion.device import pick_device, precision_name
 from diffusion.labels import load_labels
 from diffusion.model import DiffusionModel
 from diffusion.processes import give_way
@@ -286,5 +286,5 @@ def _widths(text: str | None) -> tuple[int, ...] | None:
 
 def _precision(name: str, device: torch.device) -> str:
     if name == "auto":
-        return str(training_precision(device)).removeprefix("torch.")
+        return precision_name(device)
     return name
