@@ -62,7 +62,8 @@ def accelerated(model: DiffusionModel, backend: str = "auto") -> DiffusionModel:
 
 def _accelerated(model: DiffusionModel, backend: str) -> DiffusionModel:
     if backend != "auto":
-        return replace(model, compute=_way(model, backend), backend=backend)
+        answers = "x0" if backend == "openvino" else None
+        return replace(model, compute=_way(model, backend), answers=answers, backend=backend)
     try:
         return _accelerated(model, fastest(model))
     except Exception:
@@ -76,7 +77,7 @@ def prepare(model: DiffusionModel, done: Callable[[DiffusionModel], None]) -> No
     `done` then gets the model, accelerated anew, on another thread. Where OpenVINO is missing or
     fails nothing happens, apart from a word in the log: torch goes on computing.
     """
-    if model.device.type != "cpu" or not compiled.version() or compiled.ready(model.network):
+    if model.device.type != "cpu" or not compiled.version() or compiled.ready(model):
         return
 
     def work() -> None:
@@ -103,7 +104,7 @@ def ways(model: DiffusionModel) -> list[str]:
         names.append("bfloat16")
     elif device.type in ("cuda", "mps"):
         names.append("float16")
-    if device.type == "cpu" and compiled.ready(model.network):
+    if device.type == "cpu" and compiled.ready(model):
         names.append("openvino")
     return names
 
@@ -150,7 +151,7 @@ def _way(model: DiffusionModel, backend: str) -> Network:
     if backend == "openvino":
         if device.type != "cpu":
             raise ValueError(f"OpenVINO runs on the CPU, not on {device.type}; choose auto")
-        return compiled.OpenVino(network, Films(network))
+        return compiled.OpenVino(model, Films(network))
     dtype = LOW.get(backend, torch.float32)
     if device.type == "cuda":
         from diffusion.graphs import Graphs
@@ -234,5 +235,5 @@ def _processor() -> str:
 if __name__ == "__main__":  # the process of `prepare`
     give_way(10)  # whoever waits for pictures goes first
     loaded = DiffusionModel.from_pretrained(sys.argv[1])
-    compiled.convert(loaded.network)
+    compiled.convert(loaded)
     fastest(loaded)

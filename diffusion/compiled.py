@@ -1,4 +1,4 @@
-"""The network compiled for this CPU by OpenVINO, which is used where it is installed.
+"""A model compiled for this CPU by OpenVINO, which is used where it is installed.
 
 Converting takes some seconds and happens once for each content of the weights.
 """
@@ -14,6 +14,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import version as installed
 from pathlib import Path
 from types import ModuleType
@@ -23,12 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffusion import unet
+from diffusion import denoiser, group_norms, unet
 from diffusion.cache import cache_dir
-from diffusion.unet import UNet
+from diffusion.denoiser import at_level, level_of, to_x0
+from diffusion.schedule import Schedule
 
 if TYPE_CHECKING:
     import openvino
+
+    from diffusion.model import DiffusionModel
 
 THREADS = torch.get_num_threads()  # of the CPU, whoever computes; see use_threads
 LARGEST = 16  # images of one call; more are computed in turn
@@ -40,30 +44,33 @@ def version() -> str | None:
     return installed("openvino") if importlib.util.find_spec("openvino") else None
 
 
-def ready(network: UNet) -> bool:
+def ready(model: DiffusionModel) -> bool:
     """Whether OpenVINO is here and these very weights were converted before."""
     try:
-        return version() is not None and _file(network).is_file()
+        return version() is not None and _file(model).is_file()
     except OSError:  # no room for a cache
         return False
 
 
-def convert(network: UNet) -> Path:
+def convert(model: DiffusionModel) -> Path:
     """Convert the weights now, unless that was done before, and return the file.
 
     Raises ValueError where OpenVINO is not installed.
     """
     if version() is None:
         raise ValueError("OpenVINO is not installed; run `pip install openvino`, or choose auto")
-    file = _file(network)
+    file = _file(model)
     if not file.is_file():
         openvino = _openvino()
-        config = network.config
-        x = torch.zeros(2, config.channels, config.size, config.size)
-        films = network.films(torch.zeros(2))
+        x = torch.zeros(2, *model.shape)
+        films = model.network.films(torch.zeros(2))
+        signal, noise = at_level(model.schedule, torch.ones(2, dtype=torch.int64), x)
+        example = (x, films, signal, noise)
         with warnings.catch_warnings():  # about sizes, which do not change
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            graph = openvino.convert_model(_Body(network), example_input=(x, films))
+            graph = openvino.convert_model(_Clean(model), example_input=example)
+        graph.reshape({i: [-1, *one.shape[1:]] for i, one in enumerate(example)})
+        group_norms.rewrite(graph)
         # Two files; the one that is looked for comes last.
         with tempfile.TemporaryDirectory(dir=file.parent) as work:
             made = Path(work, file.name)
@@ -75,46 +82,45 @@ def convert(network: UNet) -> Path:
 
 
 class OpenVino:
-    """A UNet whose body OpenVINO computes on the CPU; called like the UNet, in float32.
+    """The clean image x0 that a model predicts, computed by OpenVINO on the CPU, in float32.
+
+    Called like a UNet; to the samplers it is a network that predicts x0. Torch would take several
+    times as long for the way from the network's answer to x0, its code being out of the caches.
 
     Batches are cut into powers of two, each compiled when it is first needed: a network of fixed
     size is a quarter faster than one for any size, and no image is computed for nothing.
     """
 
-    def __init__(self, network: UNet, films: Callable[[Tensor, Tensor | None], Tensor]):
-        self._films = films
+    def __init__(self, model: DiffusionModel, films: Callable[[Tensor, Tensor | None], Tensor]):
+        self._films, self._schedule = films, model.schedule
         self._openvino = _openvino()
         self._core = self._openvino.Core()
-        self._graph = self._core.read_model(convert(network))
-        config = network.config
-        channels = config.out_channels or config.channels
-        self._shape, self._answer = (
-            (count, config.size, config.size) for count in (config.channels, channels)
-        )
+        self._graph = self._core.read_model(convert(model))
         self._requests: dict[int, openvino.InferRequest] = {}
         self._lock = threading.Lock()
 
     def __call__(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
-        """See UNet."""
+        """x0 like x (B, C, H, W); time and labels as a UNet has them."""
         compute_without_torch()
-        films = self._films(time, labels).expand(len(x), -1).numpy()
-        pictures = x.float().numpy()
-        answer = torch.empty(len(x), *self._answer)
+        films = self._films(time, labels).expand(len(x), -1)
+        signal, noise = _at_times(self._schedule, tuple(time.tolist()))
+        given = [np.ascontiguousarray(one) for one in (x.float(), films, signal, noise)]
+        x0 = torch.empty(x.shape)
         with self._lock:
             for rows in parts(len(x)):
-                self._infer(pictures[rows], films[rows], answer.numpy()[rows])
-        return answer
+                self._infer([one[rows] for one in given], x0.numpy()[rows])
+        return x0
 
-    def _infer(self, x: np.ndarray, films: np.ndarray, answer: np.ndarray) -> None:
-        request = self._request(len(x), films.shape[1])
-        request.set_output_tensor(self._openvino.Tensor(answer, shared_memory=True))
-        inputs = [np.ascontiguousarray(x), np.ascontiguousarray(films)]
-        request.infer(inputs, share_inputs=True, share_outputs=True)
+    def _infer(self, given: list[np.ndarray], x0: np.ndarray) -> None:
+        request = self._request(given)
+        request.set_output_tensor(self._openvino.Tensor(x0, shared_memory=True))
+        request.infer(given, share_inputs=True, share_outputs=True)
 
-    def _request(self, images: int, film: int) -> openvino.InferRequest:
+    def _request(self, given: list[np.ndarray]) -> openvino.InferRequest:
+        images = len(given[0])
         if images not in self._requests:
             graph = self._graph.clone()
-            graph.reshape({0: [images, *self._shape], 1: [images, film]})
+            graph.reshape({i: list(one.shape) for i, one in enumerate(given)})
             settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
             if "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
                 settings["INFERENCE_PRECISION_HINT"] = "bf16"
@@ -131,15 +137,21 @@ def _openvino() -> ModuleType:
     return openvino
 
 
-class _Body(nn.Module):
-    """The part of a UNet that is converted, as a module."""
+class _Clean(nn.Module):
+    """The part of a model that is converted, as a module: from x and its films to x0."""
 
-    def __init__(self, network: UNet):
+    def __init__(self, model: DiffusionModel):
         super().__init__()
-        self.network = network
+        self.network, self.prediction = model.network, model.prediction
 
-    def forward(self, x: Tensor, films: Tensor) -> Tensor:
-        return self.network.body(x, films)
+    def forward(self, x: Tensor, films: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+        return to_x0(self.prediction, self.network.body(x, films), x, signal, noise)
+
+
+@lru_cache(maxsize=2048)  # the levels of a sampler come again
+def _at_times(schedule: Schedule, times: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    like_x = torch.empty([0] * 4)
+    return at_level(schedule, level_of(schedule, torch.tensor(times)), like_x)
 
 
 def use_threads(count: int) -> None:
@@ -174,15 +186,16 @@ def parts(images: int) -> list[slice]:
     return rows
 
 
-def _file(network: UNet) -> Path:
-    return cache_dir("openvino") / f"{_content(network)}.xml"
+def _file(model: DiffusionModel) -> Path:
+    return cache_dir("openvino") / f"{_content(model)}.xml"
 
 
-def _content(network: UNet) -> str:
-    """A hash of the weights, of the code that makes a network of them, and of OpenVINO."""
-    known = hashlib.sha256(inspect.getsource(unet).encode())
-    known.update(f"{version()} {network.config}".encode())
-    for name, weight in sorted(network.state_dict().items()):
+def _content(model: DiffusionModel) -> str:
+    """A hash of the weights, of the code that makes a graph of them, and of OpenVINO."""
+    code = "".join(inspect.getsource(module) for module in (unet, denoiser, group_norms))
+    about = f"{code} {version()} {model.network.config} {model.prediction}"
+    known = hashlib.sha256(about.encode())
+    for name, weight in sorted(model.network.state_dict().items()):
         known.update(name.encode())
         known.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
     return known.hexdigest()[:16]

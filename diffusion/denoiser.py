@@ -72,7 +72,7 @@ class Denoiser:
         meant = self._guided_x0(x, levels)
         x0 = self._clipped(meant)
         shown = x0 if self.rederive else meant
-        eps = torch.addcmul(x, levels.signal, shown, value=-1) / levels.noise
+        eps = torch.addcmul(x, levels.signal, shown, value=-1).div_(levels.noise)
         return x0 if levels.clean is None else torch.where(levels.clean, x, x0), eps
 
     def _clipped(self, x0: Tensor) -> Tensor:
@@ -174,6 +174,11 @@ def at_level(schedule: Schedule, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def time_of(schedule: Schedule, t: Tensor, dtype: torch.dtype) -> Tensor:
     """What the network is told of levels t (B,): 1000·t/T, in this dtype."""
     return t.to(dtype) * (1000 / schedule.T)
+
+
+def level_of(schedule: Schedule, time: Tensor) -> Tensor:
+    """The levels, int64 (B,), that a network is told as these times; undoes `time_of`."""
+    return (time * (schedule.T / 1000)).round().long()
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class DiffusionModel:
     version: str = ""  # `weights_hash` of the folder it was loaded from
     folder: Path | None = field(default=None, repr=False, compare=False)  # that folder
     compute: Network | None = field(default=None, repr=False, compare=False)  # instead of network
+    answers: str | None = None  # what `compute` predicts; None: as the network
     backend: str = "float32"  # what computes the network; see diffusion.backends
 
     def __post_init__(self) -> None:
@@ -90,7 +91,9 @@ class DiffusionModel:
     def to(self, device: torch.device | str) -> DiffusionModel:
         """Move the network to a device, in place, and return the model in plain float32."""
         self.network.to(device)
-        return self if self.compute is None else replace(self, compute=None, backend="float32")
+        if self.compute is None:
+            return self
+        return replace(self, compute=None, answers=None, backend="float32")
 
     def denoiser(
         self,
@@ -112,7 +115,7 @@ class DiffusionModel:
         return Denoiser(
             self.compute or self.network,
             self.schedule,
-            self.prediction,
+            self.answers or self.prediction,
             clip,
             labels,
             guidance,

@@ -149,17 +149,21 @@ def mix(
     z: Tensor | None,
 ) -> Tensor:
     """One row's update; coefficients are floats, or tensors that broadcast over the batch."""
-    x = _plus(A * x0, B, eps)
+    x = A * x0
+    _add(x, B, eps)
     if torch.is_tensor(C) or C:
-        x = _plus(x, C, x0_previous)
-    return x if z is None else _plus(x, D, z)
+        _add(x, C, x0_previous)
+    if z is not None:
+        _add(x, D, z)
+    return x
 
 
-def _plus(x: Tensor, coefficient: float | Tensor, y: Tensor) -> Tensor:
-    """x + coefficient·y in one pass over memory."""
+def _add(x: Tensor, coefficient: float | Tensor, y: Tensor) -> None:
+    """x += coefficient·y in one pass over memory."""
     if torch.is_tensor(coefficient):
-        return torch.addcmul(x, coefficient, y)
-    return torch.add(x, y, alpha=coefficient)
+        x.addcmul_(coefficient, y)
+    else:
+        x.add_(y, alpha=coefficient)
 
 
 def _log_snr(schedule: Schedule, t: int) -> float:

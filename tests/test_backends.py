@@ -19,6 +19,7 @@ from stand_ins import randomised
 from diffusion import DiffusionModel, Noise, Schedule, UNetConfig, backends, compiled, sample
 from diffusion.ahead import Ahead, Drawers
 from diffusion.backends import Films, Frozen, accelerated, fastest, prepare, ways
+from diffusion.denoiser import PREDICTIONS, output_channels
 from diffusion.engine import Engine
 from diffusion.model import ready
 from diffusion.pictures import to_uint8
@@ -65,12 +66,26 @@ def batch(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def test_every_way_answers_like_the_plain_network(model, way, images):
     x, time, labels = batch(images)
-    compute = accelerated(model, way).compute
+    compute = accelerated(replace(model, prediction="x0"), way).compute
     for asked in ((x, time), (x, time, labels), (x, time[:1].expand(images), labels)):
         plain = model.network(*asked)
         answer = compute(*asked).float()
         assert answer.shape == plain.shape
         assert (answer - plain).norm() / plain.norm() < (1e-5 if way == "float32" else 0.03)
+
+
+@needs_openvino
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("T", [1000, 250])
+@torch.no_grad()
+def test_openvino_answers_with_the_clean_image_whatever_the_network_predicts(prediction, T):
+    config = UNetConfig(size=16, widths=(16, 32), out_channels=output_channels(prediction, 3))
+    model = DiffusionModel(ready(randomised(config)), Schedule.cosine(T), prediction)
+    x, t = batch(5)[0], torch.tensor([1, T // 5, T // 2, T - 1, T])
+    plain, _ = model.denoiser(clip=False)(x, t)
+    x0, _ = accelerated(model, "openvino").denoiser(clip=False)(x, t)
+    for one, other in zip(x0, plain, strict=True):
+        assert (one - other).norm() / other.norm() < 0.03
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -167,7 +182,7 @@ def test_without_openvino_torch_computes(model, cache, monkeypatch):
 @needs_openvino
 def test_openvino_counts_once_the_weights_are_converted(model, cache):
     assert "openvino" not in ways(model)
-    compiled.convert(model.network)
+    compiled.convert(model)
     assert "openvino" in ways(model)
     with torch.no_grad():
         next(model.network.parameters()).add_(1)
@@ -178,7 +193,8 @@ def test_openvino_counts_once_the_weights_are_converted(model, cache):
 def test_of_the_converted_networks_the_last_few_stay(cache, monkeypatch):
     monkeypatch.setattr(compiled, "KEPT", 2)
     for seed in range(3):
-        compiled.convert(ready(randomised(UNetConfig(size=16, widths=(16,)), seed)))
+        unet = ready(randomised(UNetConfig(size=16, widths=(16,)), seed))
+        compiled.convert(DiffusionModel(unet, Schedule.cosine()))
     kept = {file.suffix: len(list(cache.rglob(f"*{file.suffix}"))) for file in cache.rglob("*.*")}
     assert kept == {".xml": 2, ".bin": 2}
 
@@ -269,7 +285,7 @@ def test_openvino_does_not_report_to_its_makers(model, cache):
     script = (
         "import sys\n"
         "from diffusion import DiffusionModel, compiled\n"
-        "compiled.convert(DiffusionModel.from_pretrained(sys.argv[1]).network)\n"
+        "compiled.convert(DiffusionModel.from_pretrained(sys.argv[1]))\n"
         "from openvino.tools.ovc import telemetry_utils\n"
         "print(telemetry_utils.tm.__name__)"
     )
@@ -294,7 +310,7 @@ def test_without_room_for_a_cache_the_fastest_is_measured_each_time(model, tmp_p
 
 @needs_openvino
 def test_a_damaged_conversion_leaves_torch_alone(model, cache, monkeypatch, caplog):
-    compiled.convert(model.network).write_text("damaged")
+    compiled.convert(model).write_text("damaged")
     monkeypatch.setattr(backends, "fastest", lambda model: "openvino")
     with caplog.at_level(logging.WARNING):
         assert accelerated(model).backend != "openvino"
