@@ -65,7 +65,7 @@ def _print(
     seconds = clock(busy)
     model = DiffusionModel.from_pretrained(MODEL, device)
     if device.type == "cpu" and compiled.version():
-        compiled.convert(model.network)
+        compiled.convert(model)
     default = accelerated(model)
     ceiling = convolution_ceiling(device, seconds)
     print(
