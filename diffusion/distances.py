@@ -15,6 +15,8 @@ KID_HALVES = 100  # random halves of both sets, for KID's error bar
 NEIGHBOURS = 3  # of precision and recall
 COPY_SIDE = 32  # pixels at which a copy is looked for
 COPY_RMSE = 5.0  # grey levels: nearer than that to a training picture is a copy
+READ = 1024  # training pictures in memory at once
+SHRUNK = 128  # pictures made small at once, each of their bytes a float
 
 
 @dataclass(frozen=True)
@@ -121,28 +123,45 @@ def _radii(x: Tensor) -> Tensor:
     return torch.cdist(x, x).kthvalue(min(NEIGHBOURS + 1, len(x)), dim=1).values
 
 
-def nearest(pixels: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    pixels: np.ndarray, training: np.ndarray, chosen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Distance to the nearest training picture and its index, for each of uint8 (N, H, W, 3).
 
-    The distance is the root mean squared difference at 32 px, in grey levels.
+    The distance is the root mean squared difference at 32 px, in grey levels. With `chosen` only
+    those rows of `training` count, and indices are places in `chosen`. Training pictures are read
+    a few at a time, so that they may be more than fit into memory.
     """
-    x, y = _small(pixels), _small(training)
-    length = y.square().sum(1)
-    index = torch.cat([(length - 2 * rows @ y.T).argmin(dim=1) for rows in x.split(256)])
-    # Squares from the difference itself: above, two large numbers cancel.
-    distance = (x - y[index]).square().mean(dim=1).sqrt()
+    chosen = np.arange(len(training)) if chosen is None else chosen
+    x = _small(pixels)
+    distance = torch.full((len(x),), torch.inf)
+    index = torch.zeros(len(x), dtype=torch.int64)
+    for first in range(0, len(chosen), READ):
+        y = _small(training[chosen[first : first + READ]])
+        here = _closest(x, y)
+        # Squares from the difference itself: in `_closest` two large numbers cancel.
+        apart = (x - y[here]).square().mean(dim=1).sqrt()
+        nearer = apart < distance
+        distance = torch.where(nearer, apart, distance)
+        index = torch.where(nearer, first + here, index)
     return distance.numpy(), index.numpy()
 
 
-def copy_rate(pixels: np.ndarray, training: np.ndarray) -> float:
-    """The share of pictures that are copies of a training picture."""
-    return float((nearest(pixels, training)[0] < COPY_RMSE).mean())
+def _closest(x: Tensor, y: Tensor) -> Tensor:
+    """For each row of x the index of the nearest row of y."""
+    length = y.square().sum(1)
+    return torch.cat([(length - 2 * rows @ y.T).argmin(dim=1) for rows in x.split(256)])
+
+
+def copy_rate(pixels: np.ndarray, training: np.ndarray, chosen: np.ndarray | None = None) -> float:
+    """The share of pictures that are copies of a training picture; `chosen` as in `nearest`."""
+    return float((nearest(pixels, training, chosen)[0] < COPY_RMSE).mean())
 
 
 def _small(pixels: np.ndarray) -> Tensor:
     rows = []
-    for first in range(0, len(pixels), 1024):
-        batch = torch.from_numpy(np.ascontiguousarray(pixels[first : first + 1024]))
+    for first in range(0, len(pixels), SHRUNK):
+        batch = torch.from_numpy(np.ascontiguousarray(pixels[first : first + SHRUNK]))
         x = batch.permute(0, 3, 1, 2).float()
         rows.append(F.interpolate(x, size=(COPY_SIDE, COPY_SIDE), mode="area").flatten(1))
     return torch.cat(rows)

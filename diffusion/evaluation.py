@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffusion import compiled
 from diffusion.backends import accelerated
 from diffusion.cache import cache_dir
 from diffusion.data import Images
@@ -29,7 +30,7 @@ from diffusion.files import replacing
 from diffusion.model import DiffusionModel, ModelError
 from diffusion.noise import EVALUATION, generator
 from diffusion.reader import AttributeReader, chance, fidelity, palette_fidelity
-from diffusion.recipe import Recipe, draw
+from diffusion.recipe import Recipe, default_batch, draw
 from diffusion.schedule import Schedule
 
 LEAST = 4  # pictures per row: a kernel distance needs as many
@@ -152,8 +153,8 @@ class Faces:
                 "precision": precision,
                 "recall": recall,
             }
-        training = self.images.pixels[np.sort(self.training)]
-        return {"distances": measured, "copies": copy_rate(pixels, training)}
+        copies = copy_rate(pixels, self.images.pixels, np.sort(self.training))
+        return {"distances": measured, "copies": copies}
 
     def labels(self, asked: Mapping[str, Sequence[str]]) -> np.ndarray:
         """What the unseen pictures show, as wishes: int64 (count, attributes).
@@ -201,27 +202,48 @@ class Subject:
             raise ModelError(f"{name} draws {model.shape[0]} channels; only RGB can be measured")
         return cls(name, accelerated(model, backend), model.version)
 
-    def row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
+    def about(self) -> dict:
+        """What a results file tells of the model, as JSON types."""
+        return {
+            "weights": self.weights,
+            "prediction": self.model.prediction,
+            "schedule": self.model.schedule.to_json(),
+            "training": dict(self.model.training),
+        }
+
+    def pictures_key(self, setting: Setting, faces: Faces, seed: int) -> str:
         """What decides a row's pictures, as a hash."""
+        model = self.model
+        what = [*self._decisive(setting, faces, seed), model.prediction, model.schedule.to_json()]
+        return _hash(what)
+
+    def row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
+        """A row's name in a results file: models that draw the same pictures have a row each."""
+        return _hash([self.name, self.pictures_key(setting, faces, seed)])
+
+    def old_row_key(self, setting: Setting, faces: Faces, seed: int) -> str:
+        """The row's name in older files, where models of equal weights shared it."""
+        return _hash(self._decisive(setting, faces, seed))
+
+    def _decisive(self, setting: Setting, faces: Faces, seed: int) -> list:
         asked = faces.labels(self.model.labels).tolist() if setting.guidance else None
-        what = [
-            VERSION,
-            self.weights,
-            self.model.backend,
-            setting.to_json(),
-            seed,
-            asked,
-        ]
-        return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+        return [VERSION, self.weights, self.model.backend, setting.to_json(), seed, asked]
+
+
+def _hash(what: list) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
 
 def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
     """The row of the real pictures: the best that a model can reach with so many pictures."""
-    pixels = faces.images.pixels[faces.unseen]
-    row = faces.measure(pixels)
-    if reader is not None and faces.images.labels is not None:
-        row |= _got(reader, pixels, faces)
-    return row
+    return faces.measure(faces.images.pixels[faces.unseen]) | floor_read(faces, reader)
+
+
+def floor_read(faces: Faces, reader: AttributeReader | None) -> dict:
+    """What the floor's row tells of attributes; nothing without a reader and labels."""
+    if reader is None or faces.images.labels is None:
+        return {}
+    return _got(reader, faces.images.pixels[faces.unseen], faces)
 
 
 def _got(reader: AttributeReader, pixels: np.ndarray, faces: Faces) -> dict:
@@ -247,13 +269,16 @@ def evaluate_row(
     batch: int | None = None,
     watch: Watch = lambda calls: None,
 ) -> dict:
-    """One row: settings, calls, seconds, distances, copies, and what was got of what was asked."""
+    """One row: settings, calls, seconds, distances, copies, and what was got of what was asked.
+
+    It has no seconds when pictures came out of the cache that were drawn in other circumstances.
+    """
     pixels, seconds = drawn(subject, setting, faces, seed, batch, watch)
     row = {
         "model": subject.name,
         **setting.to_json(),
         "calls": setting.calls(subject.model.schedule),
-        "seconds": round(seconds, 2),
+        **({} if seconds is None else {"seconds": round(seconds, 2)}),
         **faces.measure(pixels),
     }
     if reader is not None and setting.guidance:
@@ -268,14 +293,17 @@ def drawn(
     seed: int,
     batch: int | None = None,
     watch: Watch = lambda calls: None,
-) -> tuple[np.ndarray, float]:
-    """The pictures of a row, uint8 (count, H, W, 3), and the seconds that drawing them took."""
+) -> tuple[np.ndarray, float | None]:
+    """The pictures of a row, uint8 (count, H, W, 3), and the seconds that drawing them took.
+
+    None instead of seconds when some were drawn before, and not as they would be now.
+    """
     model = subject.model
     asked = faces.labels(model.labels) if setting.guidance else None
-    folder = cache_dir("samples") / subject.row_key(setting, faces, seed)
-    chunks = list(_chunks(range(seed, seed + faces.count)))
-    pixels, seconds = [], 0.0
-    for seeds in chunks:
+    folder = cache_dir("samples") / subject.pictures_key(setting, faces, seed)
+    now = _circumstances(model, batch)
+    pixels, seconds, alike = [], 0.0, True
+    for seeds in _chunks(range(seed, seed + faces.count)):
         rows = None if asked is None else asked[seeds.start - seed : seeds.stop - seed]
         path = folder / f"{seeds.start}-{seeds.stop}.npz"
         if not path.is_file():
@@ -283,8 +311,25 @@ def drawn(
         with np.load(path) as kept:
             pixels.append(kept["pixels"])
             seconds += float(kept["seconds"])
+            alike &= str(kept["circumstances"]) == now
         watch(len(seeds) * setting.calls(model.schedule))
-    return np.concatenate(pixels), seconds
+    return np.concatenate(pixels), seconds if alike else None
+
+
+def _circumstances(model: DiffusionModel, batch: int | None) -> str:
+    """What decides how long drawing takes, and not what is drawn."""
+    what = {
+        "device": model.device.type,
+        "torch": release(torch.__version__),
+        "threads": compiled.THREADS,
+        "batch": default_batch(model) if batch is None else batch,
+    }
+    return json.dumps(what)
+
+
+def release(version: str) -> str:
+    """A package's version without what tells how it was built, which changes no row."""
+    return version.split("+")[0]
 
 
 def _draw(
@@ -307,8 +352,9 @@ def _draw(
         rederive=setting.rederive,
     )
     seconds = time.perf_counter() - start
+    circumstances = _circumstances(model, batch)
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, pixels=chunk, seconds=seconds)
+        np.savez(file, pixels=chunk, seconds=seconds, circumstances=circumstances)
 
 
 def _chunks(seeds: range) -> Iterator[range]:

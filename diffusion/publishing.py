@@ -14,7 +14,7 @@ from PIL import Image
 from diffusion.card import ASKED_SEEDS, ASKED_W, Card
 from diffusion.data import Source
 from diffusion.denoiser import ANY
-from diffusion.files import replacing, write_json
+from diffusion.files import read_text, replacing, write_json
 from diffusion.model import CONFIG, WEIGHTS, DiffusionModel, weights_hash
 from diffusion.pictures import save_png, sheet
 from diffusion.reader import AttributeReader
@@ -46,9 +46,11 @@ def publish(
     The samples are seeds 0 to 63, all of them, and with labels also asked.png; `history` tells
     what the run's settings do not. `reader` is a folder whose reader.safetensors goes along,
     `results` a file of `python -m diffusion evaluate` on these weights: it goes along as
-    results.json, and its table into the card. Raises RunError when the run has no model yet, or
-    when the results are those of other weights, and ValueError where plots cannot be drawn.
+    results.json, and its table into the card. Raises RunError when the run has no model yet, when
+    the folder is a run, or when the results are those of other weights, and ValueError where plots
+    cannot be drawn.
     """
+    _check_no_run(folder)
     if not (run.model_folder / CONFIG).is_file():
         raise RunError(f"{run.folder} has no model yet; let it train for a minute")
     measured = None if results is None else _measured(results, run)
@@ -89,6 +91,21 @@ def publish(
     )
     (folder / "README.md").write_text(card.text(), encoding="utf-8")
     return folder
+
+
+def _check_no_run(folder: Path) -> None:
+    """Raise RunError for the folder of a run, whose config.json the model's would replace."""
+    there = Run(folder)
+    if there.checkpoint_path.is_file() or there.metrics_path.is_file() or _began(there):
+        raise RunError(f"{folder} is a run; choose another --out")
+
+
+def _began(run: Run) -> bool:
+    """Whether config.json is that of a run; a model's has no `data`, and a `format` instead."""
+    try:
+        return "data" in json.loads(read_text(run.config_path))
+    except (OSError, TypeError, ValueError):
+        return False
 
 
 def _measured(results: Path, run: Run) -> dict:

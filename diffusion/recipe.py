@@ -101,11 +101,14 @@ def draw(
     At most `batch` pictures are computed together; the size decides speed and memory, not the
     pictures. `watch(first, done, x)` sees seeds[first:first + len(x)] before the first step
     (done = 0, x is x_T) and after every step, the last time what is finished.
+
+    Raises ValueError for a batch below 1, labels of another shape, and more steps than levels.
     """
+    check_batch(batch)
     plan = recipe.plan(model.schedule)
     rows = _rows(labels, len(seeds), model)
     watch = watch or (lambda first, done, x: None)
-    batch = batch or default_batch(model)
+    batch = default_batch(model) if batch is None else batch
     channels, height, width = model.shape
     pixels = np.empty((len(seeds), height, width, channels), dtype=np.uint8)
     with Drawers(model.device) as drawers:
@@ -121,6 +124,12 @@ def draw(
                 watch(first, done, x)
             pixels[first : first + batch] = to_uint8(x)
     return pixels
+
+
+def check_batch(batch: int | None) -> None:
+    """Raise ValueError unless so many pictures can be computed together; None leaves it open."""
+    if batch is not None and batch < 1:
+        raise ValueError(f"a batch of {batch} pictures; choose a --batch of 1 or more")
 
 
 def check_guidance(guidance: float) -> None:

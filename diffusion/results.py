@@ -17,6 +17,10 @@ from diffusion.train_config import images_seen
 
 FORMAT = "cartoon-evaluation/1"
 FILE = "results.json"  # in a model's folder: how good that model is
+LATER = {  # what a file has from its first rows that ask for attributes on; how others differ
+    "reader": "with another reader of attributes",
+    "chance": "with other labels of the pictures",
+}
 CRISP = (
     " Crisp: after the last step edges were sharpened and plain areas made plain, as `--finish "
     "crisp` does."
@@ -27,7 +31,10 @@ class Results:
     """A results file: what all its rows share, the floor, and the rows, each under its key."""
 
     def __init__(self, path: str | Path, shared: Mapping):
-        """Open the file or begin one; raises ValueError when it was measured differently."""
+        """Open the file or begin one; raises ValueError when it was measured differently.
+
+        What only rows that ask for attributes share is added to a file that has no such rows yet.
+        """
         self.path = Path(path)
         self._shared = shared
         self._value = {"format": FORMAT, **shared, "models": {}, "floor": None, "rows": {}}
@@ -39,28 +46,38 @@ class Results:
             return
         value = read(self.path)
         for name, setting in self._shared.items():
-            if value.get(name) != setting:
-                raise ValueError(
-                    f"{self.path} was measured with {name} {value.get(name)}, not {setting}; "
-                    "choose another --out"
-                )
-        self._value = value
+            if value.get(name) != setting and not (name in LATER and name not in value):
+                how = LATER.get(name, f"with {name} {value.get(name)}, not {setting}")
+                raise ValueError(f"{self.path} was measured {how}; choose another --out")
+        self._value = {**self._value, **value}
 
     @property
     def floor(self) -> dict | None:
         """The row of the real pictures, once it is measured."""
         return self._value["floor"]
 
-    def check_weights(self, name: str, weights: str) -> None:
-        """Raise ValueError when the file has rows that other weights of that model drew."""
+    def check_model(self, name: str, model: Mapping) -> None:
+        """Raise ValueError when the file has rows that the model drew when it was another."""
         about = self._value["models"].get(name)
-        if about is not None and about.get("weights") != weights:
+        if about is None:
+            return
+        if about.get("weights") != model.get("weights"):
             raise ValueError(
                 f"{self.path} has rows of other weights of {name}; choose another --out"
             )
+        for part in ("schedule", "prediction"):
+            if part in about and about[part] != model.get(part):
+                raise ValueError(
+                    f"{self.path} has rows of {name} with another {part}; choose another --out"
+                )
 
     def __contains__(self, key: str) -> bool:
         return key in self._value["rows"]
+
+    def has(self, old_key: str, model: str) -> bool:
+        """Whether the file is an older one, and has that row of that model."""
+        row = self._value["rows"].get(old_key)
+        return row is not None and row["model"] == model
 
     def add_floor(self, row: dict) -> None:
         """Keep the real pictures' row."""
@@ -73,7 +90,7 @@ class Results:
         Raises ValueError when another process made a file of it meanwhile that cannot take the row.
         """
         with self._changing():
-            self.check_weights(row["model"], model.get("weights"))
+            self.check_model(row["model"], model)
             self._value["rows"][key] = row
             self._value["models"][row["model"]] = dict(model)
 
@@ -263,7 +280,10 @@ def _columns(results: Mapping) -> dict:
 
 
 def _seconds(row: Mapping, count: int) -> str:
-    """Of one picture; the floor has none, nor has a row that was interrupted by other work."""
+    """Of one picture; the floor has none, nor a row that other work interrupted.
+
+    Nor has a row whose pictures came out of the cache and were drawn with, say, more threads.
+    """
     return f"{row['seconds'] / count:.2f}" if "seconds" in row else ""
 
 

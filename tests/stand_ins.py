@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +45,20 @@ class Shared:
         self.asked.append(level)
         rng = torch.Generator().manual_seed(level)
         return torch.randn(self.shape, generator=rng, dtype=torch.float64)
+
+
+class OnDisk:
+    """Pictures in a file, of which only so many fit into memory."""
+
+    def __init__(self, pixels: np.ndarray, most: int = 1024):
+        self.pixels, self.most = pixels, most
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        assert len(index) <= self.most
+        return self.pixels[index]
 
 
 def randomised(config: UNetConfig, seed: int = 0, std: float = 0.02) -> UNet:

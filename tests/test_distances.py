@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from stand_ins import OnDisk
 
 from diffusion.distances import Gaussian, copy_rate, frechet, kid, nearest, precision_recall
 from diffusion.features import extractors, features, haar
@@ -128,6 +129,21 @@ def test_a_copy_is_found_also_when_it_is_a_little_noisy_and_a_stranger_is_not():
     strangers = smooth(2, seed=1)
     assert copy_rate(np.concatenate([copies, strangers]), training) == 0.5
     assert nearest(training[:1], training)[0] == pytest.approx(0, abs=0.01)
+
+
+def test_training_pictures_are_read_a_few_at_a_time():
+    training = np.random.default_rng(0).integers(0, 256, (2500, 8, 8, 3), dtype=np.uint8)
+    pixels = np.concatenate([noisy(training[[2400, 3, 1500]], 9), training[:40] // 2 + 60])
+    apart = pixels[:, None].astype(float) - training[None]
+    expected = np.sqrt(np.square(apart).mean(axis=(2, 3, 4)))
+    distance, index = nearest(pixels, OnDisk(training))
+    np.testing.assert_array_equal(index, expected.argmin(axis=1))
+    np.testing.assert_allclose(distance, expected.min(axis=1), rtol=1e-5)
+    chosen = np.arange(1, 2500, 2)
+    distance, index = nearest(pixels, OnDisk(training), chosen)
+    np.testing.assert_array_equal(index, expected[:, chosen].argmin(axis=1))
+    np.testing.assert_allclose(distance, expected[:, chosen].min(axis=1), rtol=1e-5)
+    assert copy_rate(training[[5, 2499, 8]], OnDisk(training), chosen) == pytest.approx(2 / 3)
 
 
 def test_the_distance_to_a_training_picture_is_in_grey_levels():

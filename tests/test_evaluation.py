@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_ins import randomised
+from stand_ins import OnDisk, randomised
 from typer.testing import CliRunner
 
-from diffusion import DiffusionModel, Schedule, UNet, UNetConfig, compiled
+from diffusion import DiffusionModel, Schedule, UNet, UNetConfig, compiled, results
 from diffusion.cli import app
 from diffusion.data import load_images
 from diffusion.evaluation import Faces, Setting, Subject, drawn, evaluate_row, floor_row, grid
@@ -144,6 +146,18 @@ def test_a_measurement_goes_on_where_it_was_stopped(faces, subject, monkeypatch)
     assert abs(pixels - expected).max() <= 2
 
 
+def test_training_pictures_may_be_more_than_fit_into_memory(faces, monkeypatch):
+    from diffusion import distances
+
+    monkeypatch.setattr(distances, "READ", 16)
+    chosen, _ = faces.images.split(20)
+    pixels = faces.images.pixels[[*chosen[:4], *faces.unseen[:4]]]
+    expected = faces.measure(pixels)  # and the features of the reference are in the cache
+    mapped = replace(faces.images, pixels=OnDisk(faces.images.pixels, most=16))
+    assert Faces(mapped, 20, 8, ("haar",)).measure(pixels) == expected
+    assert expected["copies"] >= 0.5
+
+
 def test_other_settings_weights_wishes_or_backend_are_other_rows(labelled, subject):
     faces = labelled
     keys = {
@@ -158,6 +172,14 @@ def test_other_settings_weights_wishes_or_backend_are_other_rows(labelled, subje
     other = replace(subject.model, backend="bfloat16")
     keys.add(Subject("random", other, subject.weights).row_key(Setting(), faces, 0))
     assert len(keys) == 8
+    for changed in ({"schedule": Schedule.linear(100)}, {"prediction": "eps"}):
+        other = Subject("random", replace(subject.model, **changed), subject.weights)
+        keys.add(other.row_key(Setting(), faces, 0))
+        assert other.pictures_key(Setting(), faces, 0) != subject.pictures_key(Setting(), faces, 0)
+    twin = replace(subject, name="twin")
+    keys.add(twin.row_key(Setting(), faces, 0))
+    assert twin.pictures_key(Setting(), faces, 0) == subject.pictures_key(Setting(), faces, 0)
+    assert len(keys) == 11
 
 
 def test_guided_pictures_ask_for_what_the_unseen_ones_show(labelled, subject):
@@ -314,6 +336,145 @@ def test_several_models_stand_in_one_table(model, data, tmp_path):
     results = json.loads(out.read_text())
     assert results["models"].keys() == {str(model), str(second)}
     assert f"| {second} |" in out.with_suffix(".md").read_text()
+
+
+def with_schedule(model: Path, folder: Path, schedule: Schedule) -> Path:
+    """A model folder with the same weights and another schedule."""
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    config["schedule"] = schedule.to_json()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_models_of_equal_weights_have_a_row_each(model, data, tmp_path):
+    linear = with_schedule(model, tmp_path / "linear", Schedule.linear(100))
+    twin = with_schedule(model, tmp_path / "twin", Schedule.cosine(100))
+    out = tmp_path / "three.json"
+    done = command(model, data, "--model", linear, "--model", twin, "--out", out)
+    assert done.exit_code == 0, done.output
+    rows = {row["model"]: row for row in json.loads(out.read_text())["rows"].values()}
+    assert rows.keys() == {str(model), str(linear), str(twin)}
+    assert rows[str(twin)]["distances"] == rows[str(model)]["distances"]
+    assert rows[str(linear)]["distances"] != rows[str(model)]["distances"]
+
+
+def test_a_model_that_changed_its_schedule_is_not_mixed_with_what_it_was(model, data, tmp_path):
+    folder, out = tmp_path / "model", tmp_path / "a.json"
+    with_schedule(model, folder, Schedule.cosine(100))
+    assert command(folder, data, "--out", out).exit_code == 0
+    before = out.read_text()
+    with_schedule(model, folder, Schedule.linear(100))
+    done = command(folder, data, "--out", out)
+    assert done.exit_code == 1
+    assert f"has rows of {folder} with another schedule; choose another --out" in done.stderr
+    assert out.read_text() == before
+
+
+def test_rows_of_an_older_file_are_known_by_their_older_keys(model, data, faces, tmp_path):
+    out = tmp_path / "results.json"
+    assert command(model, data, "--out", out).exit_code == 0
+    value = json.loads(out.read_text())
+    (row,) = value["rows"].values()
+    subject = Subject.load(str(model), torch.device("cpu"), "float32")
+    old = subject.old_row_key(Setting(Recipe("ddim", 2)), faces, 0)
+    value["rows"] = {old: row | {"seconds": 77.0}}
+    out.write_text(json.dumps(value))
+    done = command(model, data, "--out", out, "--eta", "0,1")
+    assert done.exit_code == 0, done.output
+    rows = json.loads(out.read_text())["rows"]
+    assert rows[old]["seconds"] == 77.0
+    assert sorted(row["eta"] for row in rows.values()) == [0, 1]
+
+
+def test_the_keys_of_the_results_that_come_with_the_project_are_still_known():
+    value = results.read(Path(__file__).parents[1] / "docs" / "results.json")
+    (about,) = value["models"].values()
+    model = SimpleNamespace(backend=value["machine"].split(", ")[1])
+    subject = Subject("checkpoints/cartoonset-64", model, about["weights"])
+    key = subject.old_row_key(Setting(Recipe("ddim", 50)), None, value["seed"])
+    assert value["rows"][key]["calls"] == 50
+
+
+def test_a_reader_that_came_later_is_added_by_the_first_rows_that_ask(
+    model, data, reader, tmp_path
+):
+    folder, out = with_schedule(model, tmp_path / "m", Schedule.cosine(100)), tmp_path / "r.json"
+    assert command(folder, data, "--out", out).exit_code == 0
+    floor = json.loads(out.read_text())["floor"]
+    AttributeReader.load(reader).save(folder)
+    done = command(folder, data, "--out", out, "--samplers", "ddpm")
+    assert done.exit_code == 0, done.output
+    assert "reader" not in json.loads(out.read_text())
+    asking = ("--out", out, "--labels", data.parent / "labels.csv", "--guidance", 2)
+    done = command(folder, data, *asking)
+    assert done.exit_code == 0, done.output
+    value = json.loads(out.read_text())
+    assert len(value["rows"]) == 3
+    assert value["reader"]["held_out"] == 20
+    assert value["chance"]["colour"] > 0.4
+    assert value["floor"] == floor | {
+        "fidelity": value["floor"]["fidelity"],
+        "palette": {"colour": 1.0},
+    }
+
+    replace(AttributeReader.load(reader), accuracy={"colour": 0.5}).save(folder)
+    done = command(folder, data, *asking, "--samplers", "ddpm")
+    assert done.exit_code == 1
+    assert "was measured with another reader of attributes; choose another --out" in done.stderr
+    assert "{" not in done.stderr
+    done = command(folder, data, "--out", out, "--samplers", "dpmpp_2m")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(out.read_text())["rows"]) == 4
+
+
+def test_labels_that_came_later_are_added_to_a_file_with_a_reader(model, data, reader, tmp_path):
+    out, labels = tmp_path / "r.json", data.parent / "labels.csv"
+    given = ("--out", out, "--reader", reader)
+    assert command(model, data, *given).exit_code == 0
+    done = command(model, data, *given, "--labels", labels, "--guidance", 1)
+    assert done.exit_code == 0, done.output
+    value = json.loads(out.read_text())
+    assert {"reader", "chance"} < value.keys()
+    assert "fidelity" in value["floor"]
+
+
+def test_pictures_drawn_in_other_circumstances_tell_no_seconds(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "THREADS", compiled.THREADS)
+
+    def row(name: str, *options: object) -> dict:
+        out = tmp_path / name
+        done = command(model, data, "--out", out, "--seed", 9000, *options)
+        assert done.exit_code == 0, done.output
+        (row,) = json.loads(out.read_text())["rows"].values()
+        return row
+
+    first = row("a.json", "--threads", 1)
+    other = row("b.json", "--threads", 2)
+    assert first.keys() - other.keys() == {"seconds"}
+    assert "seconds" not in row("c.json", "--threads", 1, "--batch", 3)
+    assert row("d.json", "--threads", 1)["seconds"] == first["seconds"]
+    monkeypatch.setattr(torch, "__version__", "9.0.0")
+    assert "seconds" not in row("e.json", "--threads", 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--batch -1", "a batch of -1 pictures; choose a --batch of 1 or more"),
+        ("--batch 0", "a batch of 0 pictures; choose a --batch of 1 or more"),
+        ("--seed -1", "seed -1 cannot be used; choose a whole number from 0 to"),
+        (f"--seed {2**63 - 3}", f"seed {2**63 + 4} cannot be used"),
+        ("--threads 0", "0 threads compute nothing; choose --threads 1 or more"),
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused_before_anything_is_loaded(
+    data, tmp_path, options, said
+):
+    done = command("nowhere", data, "--out", tmp_path / "a.json", *options.split())
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,28 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_drawn(own
     assert "cannot write" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["run", "other", "old"])
+def test_a_folder_that_is_a_run_is_left_alone(own, tmp_path, pictures, name):
+    Run(tmp_path / "other").create(str(pictures), TrainConfig(images=8, size=16, widths=(16,)))
+    old = Run(tmp_path / "old")
+    write_json(old.config_path, {"written": "by another version"})
+    old.metrics_path.touch()
+    before = (tmp_path / name / "config.json").read_bytes()
+    files = sorted(path.name for path in (tmp_path / name).iterdir())
+    words = ["publish", "--run", own.folder, "--out", tmp_path / name, "--title", "Dots"]
+    words += ["--data-name", "Dots", "--data-author", "Me", "--data-licence", "CC0 1.0"]
+    done = CliRunner().invoke(app, [*map(str, words), "--data-url", "https://example.org"])
+    assert done.exit_code == 1
+    assert f"{tmp_path / name} is a run; choose another --out" in done.stderr
+    assert (tmp_path / name / "config.json").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == files
+
+
+def test_a_model_is_published_again_into_its_folder(own, tmp_path):
+    first = card_of(own, tmp_path / "model", "CC0 1.0")
+    assert card_of(own, tmp_path / "model", "CC0 1.0") == first
+
+
 def test_a_card_says_whose_pictures_and_knows_the_built_in_ones(tmp_path, pictures):
     def published(run):
         words = ["publish", "--run", run.folder, "--out", tmp_path / "model", "--title", "Dots"]

@@ -98,6 +98,13 @@ def test_a_watcher_sees_the_noise_and_every_step_of_every_batch(model):
     np.testing.assert_array_equal(to_uint8(seen[-1][2]), pixels[4:])
 
 
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_no_pictures_is_refused_instead_of_drawing_nothing(model, batch):
+    said = f"a batch of {batch} pictures; choose a --batch of 1 or more"
+    with pytest.raises(ValueError, match=said):
+        draw(model, SEEDS, Recipe("ddim", 2), batch)
+
+
 def test_the_default_batch_keeps_memory_bounded(model, tiny):
     large = DiffusionModel(randomised(replace(tiny, size=512)), SCHEDULE)
     assert default_batch(model) == 256

@@ -107,6 +107,36 @@ def test_a_row_is_not_added_to_a_file_that_another_measurement_began_meanwhile(t
     assert path.read_text() == before
 
 
+def test_what_asking_for_attributes_adds_is_agreed_on_once_it_is_there(tmp_path):
+    path, plain = tmp_path / "results.json", {"data": "faces.zip"}
+    results.Results(path, plain).add("a", {"model": "m"}, {})
+    asked = plain | {"reader": {"accuracy": {"skin": 0.9}}, "chance": {"skin": 0.1}}
+    results.Results(path, asked).add("b", {"model": "m"}, {})
+    value = results.read(path)
+    assert {name: value[name] for name in asked} == asked
+    assert value["rows"].keys() == {"a", "b"}
+    results.Results(path, plain).add("c", {"model": "m"}, {})
+    for other, said in (
+        ({"reader": {"accuracy": {"skin": 0.8}}}, "with another reader of attributes"),
+        ({"chance": {"skin": 0.2}}, "with other labels of the pictures"),
+    ):
+        with pytest.raises(ValueError, match=f"was measured {said}; choose another --out"):
+            results.Results(path, asked | other)
+
+
+def test_rows_of_a_model_whose_schedule_or_prediction_changed_are_not_mixed(tmp_path):
+    path, about = tmp_path / "results.json", {"schedule": {"kind": "cosine"}, "prediction": "v"}
+    file = results.Results(path, {})
+    file.add("a", {"model": "m"}, about)
+    for part, other in (("schedule", {"kind": "linear"}), ("prediction", "eps")):
+        said = f"has rows of m with another {part}; choose another --out"
+        with pytest.raises(ValueError, match=said):
+            file.add("b", {"model": "m"}, about | {part: other})
+    file.add("c", {"model": "older"}, {})  # as files are that did not tell these
+    file.add("d", {"model": "older"}, about)
+    assert results.read(path)["rows"].keys() == {"a", "c", "d"}
+
+
 @pytest.mark.parametrize("part", ["models", "rows", "extractors", "machine"])
 def test_a_report_of_a_file_that_lacks_a_part_is_refused_in_one_sentence(two, tmp_path, part):
     path = tmp_path / "results.json"

@@ -22,12 +22,15 @@ from diffusion.evaluation import (
     Subject,
     chance_of,
     evaluate_row,
+    floor_read,
     floor_row,
+    release,
 )
 from diffusion.features import extractors
 from diffusion.labels import load_labels
+from diffusion.noise import check_seed
 from diffusion.reader import AttributeReader, reader_beside
-from diffusion.recipe import check_guidance
+from diffusion.recipe import check_batch, check_guidance
 from diffusion.results import Results, check_plots, write_report
 from diffusion.toons import BUILT_IN
 
@@ -57,32 +60,43 @@ class Measurement:
 
     def run(self, settings: Sequence[Setting]) -> None:
         """Measure the rows that the file lacks, and write its table and plot."""
-        if self.out.suffix != ".json":
-            raise ValueError(f"{self.out} is no results file; end --out in .json")
-        check_plots()
-        check_writable(self.out.parent)
-        if self.threads:
+        self._check(settings)
+        if self.threads is not None:
             use_threads(self.threads)
-        for setting in settings:
-            check_guidance(setting.guidance)
         subjects = self._subjects()
         for subject in subjects:
             for setting in settings:
                 setting.recipe.plan(subject.model.schedule)  # refuses before anything is drawn
-        reader = self._reader()
+        reader = self._reader(settings)
         faces = self._faces(subjects, reader, settings)
         results = Results(self.out, self._shared(subjects, faces, reader))
         for subject in subjects:
-            results.check_weights(subject.name, subject.weights)
+            results.check_model(subject.name, subject.about())
         self._add_rows(results, subjects, settings, faces, reader)
         table, plot = write_report(self.out)
         typer.echo(table.read_text(encoding="utf-8"))
         typer.echo(f"Wrote {self.out}, {table} and {plot}")
 
-    def _reader(self) -> AttributeReader | None:
-        if self.reader is not None:
-            return AttributeReader.load(self.reader)
-        return reader_beside(self.model[0])
+    def _check(self, settings: Sequence[Setting]) -> None:
+        """Raise ValueError for what can be refused before anything is loaded."""
+        if self.out.suffix != ".json":
+            raise ValueError(f"{self.out} is no results file; end --out in .json")
+        check_seed(self.seed)
+        check_seed(self.seed + max(self.count, 1) - 1)
+        check_batch(self.batch)
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"{self.threads} threads compute nothing; choose --threads 1 or more")
+        for setting in settings:
+            check_guidance(setting.guidance)
+        check_plots()
+        check_writable(self.out.parent)
+
+    def _reader(self, settings: Sequence[Setting]) -> AttributeReader | None:
+        """What reads attributes; None where no row tells of any, and so none has to agree."""
+        reader = None if self.reader is None else AttributeReader.load(self.reader)
+        if not _guided(settings) and self.labels is None:
+            return None
+        return reader_beside(self.model[0]) if reader is None else reader
 
     def _subjects(self) -> list[Subject]:
         device = pick_device(self.device)
@@ -105,7 +119,7 @@ class Measurement:
         if reader is not None:
             reader.check_size(size)
         attributes = {tuple(model.labels) for model in models}
-        guided = any(setting.guidance for setting in settings)
+        guided = _guided(settings)
         if guided:
             if len(attributes) > 1 or not any(attributes):
                 raise ValueError(
@@ -137,16 +151,22 @@ class Measurement:
             "reference": min(REFERENCE, len(faces.training)),
             "held_out": faces.held_out,
             "extractors": list(faces.names),
-            "machine": f"{device}, {backend}, torch {_release(torch.__version__)}",
+            "machine": f"{device}, {backend}, torch {release(torch.__version__)}",
         }
         if shared["count"] != shared["reference"]:
             # Files that do not say so were measured against the first ones: rows must not mix.
             shared["precision_recall"] = "against a random part of the reference"
         if reader is not None:
             shared["reader"] = {"accuracy": dict(reader.accuracy), "held_out": reader.held_out}
-            if faces.images.labels is not None:
-                shared["chance"] = chance_of(faces, reader)
+            shared["chance"] = chance_of(faces, reader)
         return shared
+
+    def _add_floor(self, results: Results, faces: Faces, reader: AttributeReader | None) -> None:
+        """Measure the real pictures; read their attributes also where that was left out before."""
+        if results.floor is None:
+            results.add_floor(floor_row(faces, reader))
+        elif reader is not None and "fidelity" not in results.floor:
+            results.add_floor(results.floor | floor_read(faces, reader))
 
     def _add_rows(
         self,
@@ -163,20 +183,24 @@ class Measurement:
             for subject in subjects
             for setting in settings
             if (key := subject.row_key(setting, faces, self.seed)) not in results
+            and not results.has(subject.old_row_key(setting, faces, self.seed), subject.name)
         ]
         calls = sum(setting.calls(subject.model.schedule) for subject, setting, _ in missing)
         with tqdm(
             total=calls * self.count, desc="Measuring", unit=" calls", unit_scale=True
         ) as bar:
-            if results.floor is None:
-                results.add_floor(floor_row(faces, reader))
+            self._add_floor(results, faces, reader)
             for subject, setting, key in missing:
                 sampler, w = setting.recipe.sampler, setting.guidance
                 bar.set_postfix_str(f"{subject.name}, {sampler}, w {w:g}")
                 row = evaluate_row(
                     subject, setting, faces, self.seed, reader, self.batch, bar.update
                 )
-                results.add(key, row, _about(subject))
+                results.add(key, row, subject.about())
+
+
+def _guided(settings: Sequence[Setting]) -> bool:
+    return any(setting.guidance for setting in settings)
 
 
 def _check_reader(reader: AttributeReader, faces: Faces) -> None:
@@ -187,17 +211,3 @@ def _check_reader(reader: AttributeReader, faces: Faces) -> None:
             "it would read pictures that it learned from; train the reader again with "
             f"--held-out {faces.held_out}"
         )
-
-
-def _about(subject: Subject) -> dict:
-    return {
-        "weights": subject.weights,
-        "prediction": subject.model.prediction,
-        "schedule": subject.model.schedule.to_json(),
-        "training": dict(subject.model.training),
-    }
-
-
-def _release(version: str) -> str:
-    """A package's version without what tells how it was built, which changes no row."""
-    return version.split("+")[0]

@@ -22,7 +22,7 @@ from diffusion.labels import asked
 from diffusion.model import WEIGHTS, DiffusionModel, weights_hash
 from diffusion.noise import check_seed
 from diffusion.pictures import save_animation, save_png, sheet, to_uint8
-from diffusion.recipe import Recipe, check_guidance, draw
+from diffusion.recipe import Recipe, check_batch, check_guidance, draw
 
 MAX_COUNT = 1_000_000
 MAX_BYTES = 4 * 2**30  # of all pictures together
@@ -70,8 +70,7 @@ def sample(
     with one_sentence():
         recipe = Recipe(sampler, steps, eta, variance, spacing, clip, finish)
         seeds = _seeds(seed, count)
-        if batch is not None and batch < 1:
-            raise ValueError(f"a batch of {batch} pictures; choose a --batch of 1 or more")
+        check_batch(batch)
         write = _writer(out)
         if frames is not None:
             _check_animation(frames)
