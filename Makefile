@@ -8,6 +8,8 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 # The stamps carry the content of the requirements: a change installs, a second run starts at once.
 RUN_READY := $(VENV)/.run-$(shell cat requirements.txt | cksum | cut -d' ' -f1)
+# Two processes, each of which takes one file of tests after the other.
+WORKERS := -n 2 --dist loadfile
 TEST_READY := $(VENV)/.test-$(shell cat requirements.txt requirements-dev.txt | cksum | cut -d' ' -f1)
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 
@@ -18,7 +20,7 @@ run: $(RUN_READY)
 	$(PYTHON) app.py $(ARGS)
 
 test: $(TEST_READY)
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest $(WORKERS) $(ARGS)
 
 lint: $(TEST_READY)
 	$(PYTHON) -m ruff check .

@@ -12,7 +12,7 @@ from demo import markup, notices, settings, wording
 from demo import quality as chart
 from demo.models import Models
 from demo.quality import Quality
-from demo.service import LIMITS, Service, stopped
+from demo.service import LIMITS, Service
 
 SCRIPTS = (
     "words.js",
@@ -40,7 +40,7 @@ def create(
     with gr.Row(elem_id="controls"):
         with gr.Row(elem_id="action"):
             run_button = gr.Button(wording.RUN, variant="primary", elem_id="run")
-            stop_button = gr.Button(wording.STOP, variant="primary", elem_id="stop")
+            gr.Button(wording.STOP, variant="primary", elem_id="stop")
         seed = _field(wording.SEED, "seed")
         dice = gr.Button(wording.NEW_SEED, elem_id="dice")
         faces = _choice(wording.FACES, "faces", [(str(n), n) for n in settings.FACES])
@@ -76,9 +76,6 @@ def create(
         **hidden,
     }
     fields = [boxes[name] for name in settings.DEFAULTS]
-    texts = [
-        box for name, box in boxes.items() if isinstance(box, gr.Textbox) and name not in hidden
-    ]
 
     async def run(*values: Any) -> AsyncIterator[dict[str, Any]]:
         async for message in service.run(dict(zip(settings.DEFAULTS, values, strict=True))):
@@ -89,17 +86,10 @@ def create(
             yield message
 
     streaming = {"outputs": stage, "show_progress": "hidden", **LIMITS}
-    running = gr.on(
-        [run_button.click, *(box.submit for box in texts)],
-        run,
-        fields,
-        api_name="compare",
-        **streaming,
-    )
-    replaying = stage.replay(replay, None, api_visibility="private", **streaming)
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    stop_button.click(stopped, None, stage, cancels=[running, replaying], **quiet)
+    run_button.click(run, fields, api_name="compare", **streaming)
+    stage.replay(replay, None, api_visibility="private", **streaming)
     # The rest happens in the browser.
+    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     gr.on(
         [left_sampler.change, right_sampler.change],
         None,
@@ -138,6 +128,9 @@ def _stage(service: Service) -> gr.HTML:
     async def ack(receipt: Any) -> None:
         service.viewers.acknowledge(receipt)
 
+    async def halt(wish: Any) -> None:
+        service.viewers.halt(wish)
+
     async def look(wish: Any) -> None:
         service.viewers.look(wish)
 
@@ -162,7 +155,7 @@ def _stage(service: Service) -> gr.HTML:
         value={},
         html_template=markup.template("stage", wording.STAGE, left_how=left, right_how=right),
         js_on_load=markup.text(*SCRIPTS),
-        server_functions=[ack, look, opening, examples, fill, keep, read],
+        server_functions=[ack, halt, look, opening, examples, fill, keep, read],
         apply_default_css=False,
         elem_id="stage",
         show_label=False,

@@ -23,6 +23,9 @@ def create(maker: Maker) -> None:
     async def ack(receipt: Any) -> None:
         maker.service.viewers.acknowledge(receipt)
 
+    async def halt(wish: Any) -> None:
+        maker.service.viewers.halt(wish)
+
     async def opening(_: Any = None) -> dict | None:
         return maker.opening()
 
@@ -33,7 +36,7 @@ def create(maker: Maker) -> None:
         value={},
         html_template=_html(maker),
         js_on_load=markup.text(*SCRIPTS),
-        server_functions=[ack, opening, keep],
+        server_functions=[ack, halt, opening, keep],
         apply_default_css=False,
         elem_id="maker",
         show_label=False,
@@ -44,10 +47,7 @@ def create(maker: Maker) -> None:
         async for message in maker.answers(fields):
             yield message
 
-    ordering = screen.order(
-        order, None, screen, show_progress="hidden", api_visibility="private", **LIMITS
-    )
-    screen.halt(None, cancels=[ordering], queue=False, show_progress="hidden")
+    screen.order(order, None, screen, show_progress="hidden", api_visibility="private", **LIMITS)
 
 
 def _html(maker: Maker) -> str:

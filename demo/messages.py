@@ -127,9 +127,9 @@ def problem(text: str) -> dict:
     return {"type": "problem", "id": next(_numbers), "words": text}
 
 
-def stopped() -> dict:
-    """The run was stopped by its visitor."""
-    return {"type": "stopped", "id": next(_numbers)}
+def stopped(run: str) -> dict:
+    """The run was stopped by its visitor; the last message of it."""
+    return {"type": "stopped", "run": run}
 
 
 def picture(pictures: np.ndarray, noise: float, quality: Quality = LIVE) -> str:

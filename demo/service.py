@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from demo import keep, messages, recorded, settings, wording
 from demo.backend import Backend, Begun, Note, RunEnded, Tick
@@ -32,6 +32,7 @@ SILENCE = 2.0  # seconds that a browser is told nothing, at most: see `_told`
 FILMS = 8  # that may be asked for at once; each takes a core for a second or more
 
 log = logging.getLogger(__name__)
+Event = TypeVar("Event")
 
 
 class Service:
@@ -108,7 +109,7 @@ class Service:
         before, lens, begun = None, viewer.lens, None
         loop = asyncio.get_running_loop()
         told = loop.time()
-        async for event in events:
+        async for event in until(viewer.halted, events):
             match event:
                 case Begun(films, weights, schedule):
                     if begun is None:
@@ -136,6 +137,8 @@ class Service:
                     # Gradio finds out that a browser has left when something is told to it.
                     yield messages.beat(viewer.run)
                     told = loop.time()
+        if viewer.halted.is_set():
+            yield messages.stopped(viewer.run)
 
     def _frame(
         self,
@@ -250,9 +253,25 @@ class Service:
         }
 
 
-async def stopped() -> dict:
-    """What Stop shows; on the loop, because all threads may be waiting for something else."""
-    return messages.stopped()
+async def until(halted: asyncio.Event, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
+    """The events that come before `halted` is set, which also ends the wait for the next one."""
+    halt, coming = asyncio.ensure_future(halted.wait()), None
+    try:
+        while not halted.is_set():
+            coming = asyncio.ensure_future(anext(events))
+            await asyncio.wait((halt, coming), return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                return
+            try:
+                event = coming.result()
+            except StopAsyncIteration:
+                return
+            yield event
+    finally:
+        tasks = [task for task in (halt, coming) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @contextlib.asynccontextmanager

@@ -5,6 +5,7 @@ Gradio has no backpressure: acknowledgements make up for it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ class Viewer:
     sent: int = 0
     asked: int = 0  # the last frame whose receipt was asked for
     on_the_way: dict[int, int] = field(default_factory=dict)  # bytes by frame number
+    halted: asyncio.Event = field(default_factory=asyncio.Event)  # its visitor pressed Stop
 
     @property
     def behind(self) -> bool:
@@ -76,6 +78,11 @@ class Viewers:
         viewer, lens = self._named(wish), _item(wish, "lens")
         if viewer and lens in LENSES:
             viewer.lens = lens
+
+    def halt(self, wish: object) -> None:
+        """End a run: {"run": name}; on the loop that streams it."""
+        if viewer := self._named(wish):
+            viewer.halted.set()
 
     def _named(self, message: object) -> Viewer | None:
         run = _item(message, "run")

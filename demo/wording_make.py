@@ -16,8 +16,8 @@ SCREEN = {
     "seed_label": "Seed",
     "dice": "New seed",
     "guidance_label": "Guidance w",
-    "guidance_hint": "How strictly wishes are followed: 0 ignores them, 1 follows, 2 insists; "
-    "much more costs variety",
+    "guidance_hint": "How strictly wishes are followed: 0 ignores them, 1 follows, 2 insists, "
+    "with two calls a step; much more costs variety",
     "crisp": "Crisp",
     "crisp_hint": "After the last step, edges are drawn sharper and plain areas made plain; "
     "without it the faces stay as the sampler leaves them",

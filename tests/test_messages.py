@@ -1,5 +1,6 @@
 """What travels to the browser, and how often."""
 
+import asyncio
 import base64
 import io
 
@@ -11,7 +12,8 @@ from test_backend import CAPACITY, Network, backend
 
 from demo import messages
 from demo.backend import Begun, LocalBackend, Note
-from demo.service import Service, stopped
+from demo.service import Service
+from demo.settings import read_comparison
 from demo.viewers import RECEIPTS, WINDOW, WINDOW_BYTES, Viewers
 from diffusion import DiffusionModel, Schedule
 from diffusion.engine import Full
@@ -194,10 +196,56 @@ def test_a_run_that_is_refused_never_starts(unready):
 def test_no_message_equals_another_for_gradio_would_not_hand_it_on():
     asides = [messages.aside("run", "Wait.") for _ in range(2)]
     problems = [messages.problem("No.") for _ in range(2)]
-    stops = [awaited(stopped()) for _ in range(2)]
-    for first, second in (asides, problems, stops):
+    for first, second in (asides, problems):
         assert first != second
         assert {**first, "id": 0} == {**second, "id": 0}
+
+
+def test_a_run_that_is_halted_ends_with_a_word_and_leaves_nothing_to_compute():
+    source = backend()
+    service = Service(source)
+
+    def stop(message):
+        if message["type"] == "frame":
+            service.viewers.halt({"run": message["run"]})
+
+    messages_told = run(service, acknowledge=True, watch=stop, left_steps="900")
+    assert [message["type"] for message in messages_told] == ["aside", "start", "frame", "stopped"]
+    assert len({message["run"] for message in messages_told}) == 1
+    assert len(service.viewers) == 0
+    assert source.engine.load == (0, 0)
+
+
+@pytest.mark.parametrize("wish", [None, {}, {"run": "somebody else's"}, {"run": 3}])
+def test_nobody_halts_a_run_whose_name_they_do_not_know(wish):
+    service = Service(backend())
+    told = run(service, acknowledge=True, watch=lambda message: service.viewers.halt(wish))
+    assert told[-1]["done"]
+
+
+def test_a_run_is_halted_while_it_waits_for_its_place():
+    class Waiting:
+        async def stream(self, comparison, alone=""):
+            yield Place(3, 12.0)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                closed.append(comparison)
+
+    closed, service = [], Service(backend())
+    service.backend = Waiting()
+
+    async def wait():
+        told = []
+        comparison = read_comparison(1000)
+        async for message in service.show(service.backend, comparison):
+            told.append(message["type"])
+            later = asyncio.get_running_loop().call_later
+            later(0.05, service.viewers.halt, {"run": message["run"]})
+        return told
+
+    assert awaited(wait()) == ["aside", "stopped"]
+    assert len(closed) == 1
 
 
 def test_a_closed_page_leaves_no_viewer_behind():

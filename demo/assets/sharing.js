@@ -57,19 +57,17 @@ function setFields(fields) {
 
 // Another part of the page wants to see these settings drawn.
 async function compare(fields) {
-  if (stage.dataset.state === "running") document.querySelector("#stop").click();
+  while (pressing) await pressing;
+  stop();
   draw(fields);
 }
 
-async function draw(fields) {
-  setFields(fields);
-  await whenFilled(fields);
-  const before = answers;
-  const heard = await insist(
-    () => document.querySelector("#run").click(),
-    () => answers > before,
-  );
-  if (!heard) say(words.dataset.lost, true);
+function draw(fields) {
+  press(async () => {
+    setFields(fields);
+    await whenFilled(fields);
+    await run();
+  });
 }
 
 function offerExamples(examples) {
@@ -80,7 +78,7 @@ function offerExamples(examples) {
     chip.textContent = name;
     chip.title = says;
     chip.addEventListener("click", () => {
-      if (stage.dataset.state === "running") return;
+      if (pressing || stage.dataset.state === "running") return;
       draw(fields);
       document.querySelector("#examples .says").textContent = says;
     });

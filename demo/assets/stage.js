@@ -25,7 +25,9 @@ let lens = LENSES[0];
 let clock = "calls";
 let zoom = null; // the face that is enlarged
 let next; // which one is to be, as soon as the next run begins; undefined: as it is
+let pressing = null; // a press of Run, till the server was heard of
 let answers = 0; // of the server, to a press of Run
+let stopped = null; // the run that was stopped last: what still comes of it is not shown
 let coming = null; // the newest message of a run that has no picture yet; till then the film stays
 let place = 0; // the mark that was asked for; the moment on show is the nearest before it
 let here = null; // the moment on show
@@ -39,6 +41,7 @@ watch("value", () => receive(props.value));
 whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(connect);
 
 function receive(message) {
+  if (message?.run && message.run === stopped) return;
   if (message?.type === "heard") answers++;
   if (message?.type === "aside" && message.run === film?.start.run) say(message.words);
   else if (["aside", "start"].includes(message?.type)) expect(message);
@@ -50,9 +53,29 @@ function receive(message) {
     answers++;
     finish(message.words, true);
   }
-  if (message?.type === "stopped" && stage.dataset.state === "running") {
-    finish(words.dataset.stopped);
-  }
+}
+
+// One press at a time: what is asked for meanwhile would be drawn with the settings of another.
+function press(how) {
+  if (pressing || stage.dataset.state === "running") return;
+  pressing = how().finally(() => {
+    pressing = null;
+  });
+}
+
+const run = () => heard(() => document.querySelector("#run").click());
+const replay = () => heard(() => trigger("replay", { token }));
+
+async function heard(ask) {
+  const before = answers;
+  if (!(await insist(ask, () => answers > before))) say(words.dataset.lost, true);
+}
+
+function stop() {
+  if (stage.dataset.state !== "running") return;
+  stopped = coming?.run ?? film.start.run;
+  server.halt({ run: stopped });
+  finish(words.dataset.stopped);
 }
 
 // Plays a run that was recorded with the shipped weights, unless the visitor was quicker.
@@ -309,7 +332,7 @@ find(".back").addEventListener("click", () => step(-1));
 find(".forward").addEventListener("click", () => step(1));
 find(".play").addEventListener("click", toggle);
 find(".link").addEventListener("click", share);
-find(".replay").addEventListener("click", () => trigger("replay", { token }));
+find(".replay").addEventListener("click", () => press(replay));
 find(".keep").addEventListener("click", (event) => {
   if (event.target.dataset.kind && !saving) save(event.target.dataset.kind);
 });
@@ -326,6 +349,24 @@ document.addEventListener("keydown", (event) => {
   if (!mine || !keys[event.key]) return;
   event.preventDefault();
   keys[event.key]();
+});
+
+// Gradio hears what this script presses, and never a visitor: it would drop what comes too soon.
+document.addEventListener(
+  "click",
+  (event) => {
+    if (!event.isTrusted || !event.target.closest("#run")) return;
+    event.stopPropagation();
+    press(run);
+  },
+  { capture: true },
+);
+document.addEventListener("click", (event) => {
+  if (event.target.closest("#stop")) stop();
+});
+document.addEventListener("keydown", (event) => {
+  const isField = event.target.matches?.(".field :is(input, textarea)");
+  if (isField && event.key === "Enter" && !event.isComposing) press(run);
 });
 
 // The other parts of the screen, which Gradio may lay out a moment later.
