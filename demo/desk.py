@@ -10,6 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +41,8 @@ from diffusion.train_config import TrainConfig
 
 POINTS = 240  # of the loss line
 FILM_SIDE, FILM_FPS = 512, 6
+# Seconds that a request waits for pictures to be read: proxies cut one that is silent for 60.
+PATIENCE = 20.0
 FRESH = 0.5  # seconds that an answer to everybody's polling may be old
 
 log = logging.getLogger(__name__)
@@ -52,7 +55,8 @@ class Desk:
     def __init__(self, runs: Trainings, busy: Callable[[], bool] = lambda: False):
         """`busy` tells whether the machine that trains draws for somebody just now."""
         self.trainings = runs
-        self._speeds = Speeds(NICE, runs.device, busy)
+        self._draws = busy
+        self._speeds = Speeds(NICE, runs.device, self._works)
         self._filming = threading.Lock()
         self._answers: dict[object, tuple[float, Any]] = {}
 
@@ -181,15 +185,40 @@ class Desk:
         return {"run": run.folder.name}
 
     def take(self, wish: dict) -> dict:
-        """Pictures that were uploaded: {"files": [{"path", "name"}, ...]}.
+        """Pictures that were uploaded: {"owner", "files": [{"path", "name"}, ...]}.
 
-        With `later`, the same can be asked again.
+        With `later`, the same can be asked again: at once where there is no `problem`.
         """
         files = wish.get("files")
         files = files if isinstance(files, list) else []
         given = [entry for entry in files if isinstance(entry, dict)]
-        paths = [read_uploaded(entry.get("path")) for entry in given]
+        said = [entry.get("path") for entry in given]
         names = [str(entry.get("name")) for entry in given]
+        owner = wish.get("owner")
+        if not owner:  # nobody knows who may ask for it later
+            return self._read([read_uploaded(path) for path in said], names)
+        reading = self._reading(str(owner), said, names)
+        wait([reading], PATIENCE)
+        if not reading.done():
+            return {"words": wording.READING_YOURS, "later": True}
+        return reading.result()
+
+    def _reading(self, owner: str, said: list, names: list[str]) -> Future[dict]:
+        """Of the files of a visitor, which goes on when no request waits for it."""
+        readings, of = self.trainings.uploads.readings, [owner, *map(str, said)]
+        going = readings.find(of)
+        if going and not going.done():
+            return going
+        try:
+            paths = [read_uploaded(path) for path in said]
+        except Refused:
+            found = readings.find(of)
+            if found is None or (found.done() and found.result().get("later")):
+                raise
+            return found  # it took the files away
+        return readings.begin(of, lambda: self.answer(lambda _: self._read(paths, names), {}))
+
+    def _read(self, paths: list[Path], names: list[str]) -> dict:
         try:
             upload = self.trainings.uploads.take(paths, names)
         except ReadingOthersError as told:
@@ -266,6 +295,11 @@ class Desk:
             }
             self._answers[key] = (time.monotonic(), found)
         return found
+
+    def _works(self) -> bool:
+        """Whether the machine that trains has something else to do just now."""
+        runs = self.trainings
+        return self._draws() or runs.uploads.reading or runs.going() is not None
 
 
 def _film(run: Run) -> bytes:

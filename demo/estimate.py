@@ -21,7 +21,7 @@ from diffusion.processes import own_session, python
 ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).parent / "assets" / "milestones.json"
 KNOWN_FOR = 600.0  # seconds that a measured speed holds,
-DOUBTED_FOR = 10.0  # and one that was measured while this machine drew for somebody
+DOUBTED_FOR = 10.0  # and one that was measured while this machine worked for somebody
 LONGEST = 120.0  # seconds that measuring may take
 # Who may ask for a speed that is not known, one of them served and the others waiting: pages that
 # show an estimate, and visitors who have pressed Train.
@@ -45,7 +45,7 @@ class Speeds:
     """Images per second of each kind of training, measured when first asked for."""
 
     def __init__(self, nice: int, device: str = "auto", busy: Callable[[], bool] = lambda: False):
-        """`busy` tells whether this machine draws for somebody: then a training gives way."""
+        """`busy` tells whether this machine works for somebody: then what is measured gives way."""
         self._common = ("--nice", str(nice), "--device", device)
         self._busy = busy
         self._known: dict[tuple[str, ...], _Measured] = {}

@@ -33,7 +33,9 @@ RUNS = Path(os.environ.get("CARTOON_RUNS") or Path(__file__).parent.parent / "ru
 SCREENS = {"compare": wording.COMPARE, "make": wording.MAKE, "train": wording.TRAIN}
 # Gradio looks for clicks a thousand times a second, a twelfth of a processor while nobody clicks.
 LOOKS = 0.01  # seconds from one look to the next
-UPLOADS_KEPT = 3600  # seconds, after which Gradio forgets a file that was sent to it
+# Seconds, after which a file that was sent is forgotten, also when others of the same upload are
+# still on their way: 5 GB take 5.6 hours at 2 Mbit/s.
+UPLOADS_KEPT = 6 * 3600
 ANSWERS_AT_ONCE = 40  # beside the runs
 SESSIONS = 1000  # visitors whose state Gradio keeps, 81 kB for each
 
@@ -82,11 +84,29 @@ def _credits(models: Models) -> str:
 
 
 def open_trainings(device: str = "auto") -> Trainings:
-    """The trainings of this machine, where its folder can be written; else those of its cache."""
+    """The trainings of this machine, where its folder can be written; else those of its cache.
+
+    Raises ValueError where neither can be, and where somebody chose the folder.
+    """
     try:
         return Trainings(RUNS, device=device)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        if os.environ.get("CARTOON_RUNS"):
+            # Runs that went elsewhere would be missed, and lost with a container.
+            raise ValueError(
+                f"CARTOON_RUNS is {RUNS}, which cannot be written ({reason}); "
+                "let this user write there, or choose another folder."
+            ) from None
+    try:
+        trainings = Trainings(cache_dir("runs"), device=device)
     except OSError:
-        return Trainings(cache_dir("runs"), device=device)
+        raise ValueError(
+            f"Neither {RUNS} nor the cache can be written ({reason}); "
+            "set CARTOON_RUNS to a folder that can."
+        ) from None
+    print(f"* Trainings are kept in {trainings.root}; {RUNS} cannot be written ({reason}).")
+    return trainings
 
 
 def launch_options() -> dict[str, Any]:

@@ -85,9 +85,17 @@ def read_owner(wish: Mapping) -> str:
 
 
 def read_uploaded(path: object) -> Path:
-    """A file that was uploaded here; raises Refused for any other path."""
-    inside, found = Path(get_upload_folder()).resolve(), Path(str(path))
-    if found.is_symlink() or inside not in found.resolve().parents or not found.is_file():
+    """A file that was uploaded here, by its path or only the end of it that is in the folder.
+
+    Raises Refused for any other path, and for a file that has been swept away.
+    """
+    inside = Path(get_upload_folder()).resolve()
+    found = inside / path if isinstance(path, str) else inside
+    if found.is_symlink() or inside not in found.resolve().parents:
+        raise Refused(wording.NO_PICTURES)
+    if not found.exists():
+        raise Refused(wording.SENT_GONE)
+    if not found.is_file():
         raise Refused(wording.NO_PICTURES)
     return found.resolve()
 

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from demo import wording_train as wording
+from demo.readings import Readings
 from diffusion.data import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -54,6 +55,7 @@ KEPT, KEPT_BYTES, KEPT_SECONDS, SAFE_SECONDS = 40, 10**9, 3600, 600
 LOOKS = 60  # seconds from one look at what is old to the next
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 ZIP_START = b"PK"
+ENCRYPTED = 1  # the flag of an archive's member
 # A tag has something behind its name; <svg alone is found in one of 500 megabytes of pixels.
 SCRIPT = re.compile(rb"<script|<\?php|<html|<svg[\s/>:]", re.IGNORECASE)
 
@@ -63,7 +65,7 @@ class UploadError(ValueError):
 
 
 class ReadingOthersError(UploadError):
-    """Another visitor's pictures are being read; these can be, as they are, a little later."""
+    """Other pictures are being read; these can be, as they are, a little later."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,12 @@ class Uploads:
         self.folder = folder
         # A large picture takes a gigabyte of memory and many a processor for minutes.
         self._reading = threading.Lock()
+        self.readings = Readings()  # of those whose visitors need not wait for them
+
+    @property
+    def reading(self) -> bool:
+        """Whether somebody's pictures are being read at this moment."""
+        return self._reading.locked()
 
     def take(self, files: Sequence[Path], names: Sequence[str]) -> Upload:
         """Decode image files, or one .zip of them, each once; the files are deleted.
@@ -215,9 +223,12 @@ def _decode(given: Mapping[Path, str], work: Path) -> tuple[int, int]:
             if kept == MOST:
                 raise UploadError(wording.too_many(MOST))
             allowance.decode(count := _pixels_of(name, content))
-            picture = prepare((name, content)) if count else None
+            # Nothing but pixels would be kept of it; but bytes of photos spell anything by chance.
+            is_two = bool(count) and _is_something_else(content)
+            picture = prepare((name, content)) if count and not is_two else None
             if picture is None:
-                skipped, first_bad = skipped + 1, first_bad or name
+                told = wording.two_things if is_two else wording.not_a_picture
+                skipped, first_bad = skipped + 1, first_bad or told(name)
                 continue
             if kept % 256 == 0 and shutil.disk_usage(work).free < SPARE:
                 raise UploadError(wording.DISK_FULL)
@@ -225,7 +236,7 @@ def _decode(given: Mapping[Path, str], work: Path) -> tuple[int, int]:
             kept += 1
     if not kept:
         if first_bad:
-            raise UploadError(wording.not_a_picture(first_bad))
+            raise UploadError(first_bad)
         raise UploadError(wording.empty(_shown(next(iter(given.values())))))
     if kept < wording.MIN_PICTURES:
         raise UploadError(wording.too_few(kept))
@@ -237,11 +248,11 @@ def _decode(given: Mapping[Path, str], work: Path) -> tuple[int, int]:
 
 def _contents(given: Mapping[Path, str], allowance: _Allowance) -> Iterator[tuple[str, bytes]]:
     for path, said in given.items():
-        name = _shown(said)
-        if PurePath(name).suffix.lower() == ".zip":
+        name, suffix = _shown(said), PurePath(said).suffix.lower()
+        if suffix == ".zip":
             yield from _unzipped(path, name, allowance)
-        elif PurePath(name).suffix.lower() not in SUFFIXES:
-            raise UploadError(wording.not_a_picture(name))
+        elif suffix not in SUFFIXES:
+            yield name, b""  # counted: folders of photos have films and databases in them
         elif path.stat().st_size > MAX_BYTES:
             raise UploadError(wording.too_big(name, MAX_BYTES))
         else:
@@ -284,6 +295,8 @@ def _check_entry(name: str, entry: zipfile.ZipInfo) -> None:
     check_inside(name, entry.filename)
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise UploadError(wording.a_link(_shown(entry.filename)))
+    if entry.flag_bits & ENCRYPTED:
+        raise UploadError(wording.locked(name))
     swollen = entry.file_size > MOST_RATIO * max(entry.compress_size, 1)
     if entry.file_size > MAX_BYTES or (swollen and entry.file_size > SUSPICIOUS):
         raise UploadError(wording.a_bomb(_shown(entry.filename)))
@@ -306,9 +319,12 @@ def _pixels_of(name: str, content: bytes) -> int:
         return 0
     if pixels > MAX_PIXELS:
         raise UploadError(wording.too_large(name, MAX_PIXELS // 10**6))
-    if zipfile.is_zipfile(io.BytesIO(content)) or SCRIPT.search(content):
-        raise UploadError(wording.two_things(name))
     return pixels
+
+
+def _is_something_else(content: bytes) -> bool:
+    """Whether the bytes of a picture can be taken for an archive or a program as well."""
+    return zipfile.is_zipfile(io.BytesIO(content)) or SCRIPT.search(content) is not None
 
 
 def _shrink(path: Path, size: int) -> None:

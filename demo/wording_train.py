@@ -82,7 +82,9 @@ STAGING_GONE = (
     "Your pictures are not here any more: they wait for an hour, or ten minutes when others need"
     " the room; choose them again."
 )
-READING_OTHERS = "Somebody else's pictures are being read; press Train in a minute to try again."
+READING_OTHERS = "Other pictures are being read; press Train in a minute to try again."
+READING_YOURS = "Your pictures are being read."
+SENT_GONE = "What you sent is not here any more; send your pictures again."
 TOO_MANY_WAIT = "Many pictures wait for their training here; choose yours again in ten minutes."
 TOO_MUCH_TO_READ = "These pictures take too long to read; give fewer, or smaller ones."
 DISK_FULL = "The disk is full, and nothing was kept; delete a run, or give fewer pictures."
@@ -170,7 +172,8 @@ def taken(pictures: int, skipped: int) -> str:
     """What was read of an upload."""
     words = f"{pictures:,} pictures are ready."
     if skipped:
-        files = "file was no picture and is" if skipped == 1 else "files were no pictures and are"
+        one, several = "file was no usable picture and is", "files were no usable pictures and are"
+        files = one if skipped == 1 else several
         words += f" {skipped:,} {files} left out."
     return words
 
@@ -214,6 +217,11 @@ def two_things(name: str) -> str:
 def a_link(name: str) -> str:
     """A symbolic link in an archive."""
     return f"{name} in the .zip is a link to another file; put the picture itself there."
+
+
+def locked(name: str) -> str:
+    """An archive that asks for a password."""
+    return f"{name} is locked with a password; make the archive without one."
 
 
 def a_bomb(name: str) -> str:

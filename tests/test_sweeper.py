@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from demo.page import UPLOADS_KEPT, launch_options
 from demo.sweeper import OWN, VARIABLE, sweep, sweeping, use_own_folder
+from demo.uploads import MOST_BYTES
 
 HOUR = 3600
 
@@ -102,7 +103,11 @@ def test_a_folder_that_is_not_there_is_clean(tmp_path):
 
 
 async def run_a_moment(kept, until=lambda: True):
-    async with sweeping(None, kept):
+    await run_a_moment_of(sweeping(None, kept), until)
+
+
+async def run_a_moment_of(server, until):
+    async with server:
         for _ in range(200):
             await asyncio.sleep(0.01)
             if until():
@@ -113,6 +118,15 @@ def test_a_page_that_runs_sweeps_its_folder(folder):
     old = put(folder / "old.zip", HOUR + 60)
     awaited(run_a_moment(HOUR, until=lambda: not old.exists()))
     assert not old.exists()
+
+
+def test_what_was_sent_waits_for_the_rest_of_an_upload_over_a_slow_line(folder):
+    takes = 8 * MOST_BYTES / 2e6  # seconds, at 2 Mbit/s
+    first, old = put(folder / "a" / "first.jpg", takes), put(folder / "b" / "old.jpg", 24 * HOUR)
+    server = launch_options()["app_kwargs"]["lifespan"](None)
+    awaited(run_a_moment_of(server, until=lambda: not old.exists()))
+    assert not old.exists()
+    assert first.exists()
 
 
 def test_a_folder_that_the_user_named_is_left_alone(tmp_path, monkeypatch):

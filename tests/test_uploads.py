@@ -77,6 +77,23 @@ def link() -> bytes:
     return buffer.getvalue()
 
 
+def locked(content: bytes) -> bytes:
+    """An archive whose members say that they are encrypted."""
+    for kind, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        head, *rest = content.split(kind)
+        rest = [part[: flags - 4] + b"\1" + part[flags - 3 :] for part in rest]
+        content = kind.join([head, *rest])
+    return content
+
+
+def spelling(letters: bytes) -> bytes:
+    """A picture, uncompressed, among whose pixels these bytes are the last."""
+    return picture(kind="BMP")[: -len(letters)] + letters
+
+
+# Random bytes have them now and then: a tag, and the end of an archive.
+BY_CHANCE = {"a tag": b"<svg/", "an archive": b"PK\5\6" + bytes(18)}
+
 BAD = {
     "a text": ({"notes.png": b"not a picture"}, "notes.png is not a picture"),
     "a program": ({"run.exe": b"MZ"}, "run.exe is not a picture"),
@@ -100,6 +117,10 @@ BAD = {
         {"both.gif": picture(kind="GIF") + b"<script>alert(1)</script>"},
         "both.gif is a picture with something else hidden in it",
     ),
+    "pictures and scripts": (
+        {f"{i}.bmp": spelling(b"<svg/") for i in range(20)},
+        "0.bmp is a picture with something else hidden in it",
+    ),
     "archive after a picture": (
         {"both.zip": picture() + archive(faces())},
         "both.zip is not a .zip archive",
@@ -109,6 +130,10 @@ BAD = {
     "an empty archive": ({"empty.zip": archive({})}, "empty.zip has no pictures in it"),
     "an archive of texts": ({"texts.zip": archive({"a.txt": b"a"})}, "has no pictures in it"),
     "half an archive": ({"half.zip": archive(faces())[:400]}, "half.zip is not a .zip archive"),
+    "a locked archive": (
+        {"locked.zip": locked(archive(faces()))},
+        "locked.zip is locked with a password; make the archive without one",
+    ),
     "no file": ({}, "Choose your pictures first"),
 }
 
@@ -180,6 +205,31 @@ def test_letters_that_pixels_happen_to_spell_are_no_script(tmp_path):
     name = next(iter(files))
     files[name] += b"\x91\xe5<svg\x03\xf7\x1b"  # after the end of the picture
     assert Uploads(tmp_path / "staged").take(send(tmp_path, files), list(files)).pictures == 20
+
+
+@pytest.mark.parametrize("letters", BY_CHANCE.values(), ids=BY_CHANCE.keys())
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_picture_that_spells_something_else_is_left_out_alone(tmp_path, letters, packed):
+    files = {f"{i}.bmp": picture(i, "BMP") for i in range(20)} | {"7.bmp": spelling(letters)}
+    if packed:
+        files = {"all.zip": archive(files)}
+    upload = Uploads(tmp_path / "staged").take(send(tmp_path, files), list(files))
+    assert (upload.pictures, upload.skipped) == (19, 1)
+
+
+def test_files_of_other_kinds_are_left_out_and_counted(tmp_path):
+    files = {"Thumbs.db": b"x", **faces(), "film.mov": b"x", "IMG_1.HEIC": b"x", "notes": b"x"}
+    upload = Uploads(tmp_path / "staged").take(send(tmp_path, files), list(files))
+    assert (upload.pictures, upload.skipped) == (20, 4)
+    assert not everything(tmp_path / "sent")
+    told = wording_train.taken(upload.pictures, upload.skipped)
+    assert told == "20 pictures are ready. 4 files were no usable pictures and are left out."
+
+
+def test_a_long_name_has_its_suffix_all_the_same(tmp_path):
+    files = {f"{'summer ' * 20}{name}": content for name, content in faces().items()}
+    upload = Uploads(tmp_path / "staged").take(send(tmp_path, files), list(files))
+    assert (upload.pictures, upload.skipped) == (20, 0)
 
 
 def test_a_token_opens_nothing_else(tmp_path):

@@ -15,7 +15,7 @@ const faces = []; // all that are on show
 let sheet = null; // the newest of them, drawn together
 let latest = null; // order: what it asks for, and what became of it
 let coming = null; // the start of a run that has no picture yet
-let ended = 0; // the press of the last order that was ended on the server
+let ended = null; // the run that was ended on the server last
 let enlarged = null; // a face
 
 watch("value", () => receive(props.value));
@@ -26,8 +26,9 @@ server.opening().then(showRecorded);
 // Every message names the press of Make that it answers.
 function receive(message) {
   if (!message?.press) return;
-  if (message.press !== latest?.press || latest.stopped) return end(message.press);
+  if (message.press !== latest?.press || latest.stopped) return end(message.run);
   latest.heard = true;
+  latest.run ??= message.run;
   setState("running");
   if (message.type === "start") coming = message;
   if (message.type === "frame") draw(message);
@@ -50,19 +51,17 @@ async function order(fields, more = false) {
   if (!isSettled) finish(told.dataset.lost, true);
 }
 
-// Gradio cannot end a run before the server has answered, and forgets it when asked to: then the
-// first answer ends it.
+// As long as the run has no name, the first message that tells it ends the run.
 function stop() {
   latest.stopped = true;
-  if (latest.heard) end(latest.press);
+  end(latest.run);
   finish(told.dataset.stopped);
 }
 
-// Once for each order: a second time would hit the next one.
-function end(press) {
-  if (press <= ended) return;
-  ended = press;
-  trigger("halt");
+function end(run) {
+  if (!run || run === ended) return;
+  ended = run;
+  server.halt({ run });
 }
 
 function model() {
@@ -229,6 +228,7 @@ async function showRecorded(recorded) {
 
 function enlarge(face) {
   enlarged = face;
+  dialog.querySelector(".kept").textContent = "";
   showLarge();
   if (!dialog.open) dialog.showModal();
 }
@@ -261,17 +261,15 @@ function go(by) {
 }
 
 async function save() {
-  const { sheet: of, place } = enlarged;
+  const face = enlarged;
+  const { sheet: of, place } = face;
   if (!of.done) return;
   const wish = { run: of.start.run, kind: "png", face: place };
   const file = await answered(server.keep(wish), told.dataset.lost);
-  const line = dialog.querySelector(".about");
-  if (!file.uri) {
-    line.textContent = file.words ?? file.problem;
-    return;
-  }
-  await download(file.name, file.uri);
-  line.textContent = fill(told.dataset.saved, file);
+  if (file.uri) await download(file.name, file.uri);
+  if (face !== enlarged) return;
+  const line = dialog.querySelector(".kept");
+  line.textContent = file.uri ? fill(line.dataset.saved, file) : (file.words ?? file.problem);
 }
 
 // Compare draws the same face again, step by step.

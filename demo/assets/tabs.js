@@ -23,7 +23,10 @@ tabs.forEach((tab, i) => {
   });
 });
 element.querySelector("#pill").addEventListener("click", () => open("train"));
-document.addEventListener("compare", () => open("compare"));
+// What was pressed on another screen, and has the keyboard, is hidden with it.
+document.addEventListener("compare", () => {
+  open("compare", document.body.dataset.tab !== "compare");
+});
 open(location.hash.slice(1) || stored("sessionStorage", KEPT));
 
 // Such a button has just taken the place of the one that was pressed, or has changed its words: the
@@ -35,6 +38,18 @@ document.addEventListener(
     if (event.detail < 2 || !event.target.closest(NOT_TWICE)) return;
     event.preventDefault();
     event.stopPropagation();
+  },
+  { capture: true },
+);
+
+// A key that is held presses a button once: each repeat would be another click, on what has come in
+// the button's place too.
+document.addEventListener(
+  "keydown",
+  (event) => {
+    if (event.repeat && event.key === "Enter" && event.target.closest("button")) {
+      event.preventDefault();
+    }
   },
   { capture: true },
 );

@@ -6,6 +6,7 @@ const SOON = 1000; // milliseconds between two looks at a run that goes on,
 const LATER = 5000; // and otherwise
 const FRAMES = 6; // previews per second of the time-lapse
 const AT_ONCE = 6; // uploads
+const NAMED = 40; // letters of a file's name, its suffix among them, that the server is told
 const SURE = 4000; // milliseconds in which a second click deletes
 const QUARTER = 25; // percent of an upload between two words to those who listen
 const OWNER = "cartoon-owner";
@@ -483,7 +484,7 @@ async function read(files, wanted) {
       // Two that are the same under the same name would be one, and whoever has it read first
       // takes it away from the other.
       const { path } = await upload(new File([files[i]], chance()));
-      sent[i] = { path, name: files[i].name };
+      sent[i] = { path: inside(path), name: files[i].name.slice(-NAMED) };
       if (wanted()) announce(++done / files.length);
     }
   };
@@ -492,11 +493,21 @@ async function read(files, wanted) {
   } catch (error) {
     return { problem: String(error.message ?? error) };
   }
-  return wanted() ? take(sent) : {};
+  return wanted() ? take(sent, wanted) : {};
 }
 
-async function take(files) {
-  return { files, ...(await answered(server.take({ files }), unanswered)) };
+// The end of a path that is in the folder of uploads: 20,000 whole ones are too large a question.
+const inside = (path) => path.split(/[/\\]/).slice(-2).join("/");
+
+// The server is asked until it has read them. What it makes of them waits for whoever asks again.
+async function take(files, wanted) {
+  for (;;) {
+    const answer = await answered(server.take({ ...keys, files }), unanswered);
+    if (answer.problem === unanswered) answer.later = true;
+    if (answer.problem || !answer.later || !wanted()) return { files, ...answer };
+    find(".reading").textContent = "";
+    if (find(".taken").textContent !== answer.words) took(answer.words);
+  }
 }
 
 // Now and then, to those who do not see the count.

@@ -186,6 +186,23 @@ def test_enter_runs_and_the_dice_change_the_seed(screen):
     assert "DDIM: 1 call, " in screen.words()
 
 
+def test_a_key_that_is_held_on_run_does_not_stop_what_it_started(screen, network):
+    network.delay = 0.05
+    page = screen.page
+    screen.fill(left_steps=200, right_steps=100)
+    page.focus("#run")
+    page.keyboard.down("Enter")
+    screen.wait("running")
+    assert page.evaluate("document.activeElement.id") == "stop"
+    page.keyboard.down("Enter")
+    screen.wait_calls("left", 3, total=200, high=199)
+    assert page.get_attribute(".stage", "data-state") == "running"
+    page.keyboard.up("Enter")
+    page.keyboard.press("Enter")
+    screen.wait("finished")
+    assert screen.words() == "Stopped."
+
+
 def test_panes_timeline_and_run_fit_without_scrolling(screen):
     for width, height in ((1280, 720), (390, 844), (768, 1024), (1920, 1080)):
         screen.page.set_viewport_size({"width": width, "height": height})

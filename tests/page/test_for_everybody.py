@@ -109,6 +109,48 @@ def test_nothing_leaves_a_screen_of_320_pixels(page, address):
         assert beyond == [], name
 
 
+# What has the keyboard: its words, its top and its bottom, and the top of the bar with the button;
+# nothing where it is in that bar. A choice that is drawn by its label is where the label is.
+FOCUSED = """() => {
+    const part = document.activeElement;
+    const bar = [...document.querySelectorAll('#action, .make .action')]
+        .find((one) => one.checkVisibility());
+    if (bar.contains(part)) return null;
+    const drawn = getComputedStyle(part).opacity === '0' ? part.closest('label') : part;
+    const {top, bottom} = drawn.getBoundingClientRect();
+    return [part.outerHTML.slice(0, 120), top, bottom, bar.getBoundingClientRect().top];
+}"""
+IS_NEW = """() => {
+    const reached = (window.reached ??= new Set([document.body]));
+    const isNew = !reached.has(document.activeElement);
+    reached.add(document.activeElement);
+    return isNew;
+}"""
+
+
+@pytest.mark.parametrize("name", ["compare", "make"])
+def test_the_bar_does_not_hide_what_has_the_keyboard_on_a_page_that_is_enlarged(
+    page, address, name
+):
+    page.set_viewport_size({"width": 320, "height": 256})  # 1280×1024 at 400 %
+    visitor = Screen(page)
+    visitor.open(address)
+    visitor.wait("recorded")
+    page.click("#more-button")
+    page.click(f"[data-tab={name}]")
+    page.locator(f"#{name} :is(figure, #examples) button").first.wait_for()
+    hidden, reached = [], 0
+    page.keyboard.press("Tab")
+    while page.evaluate(IS_NEW):
+        reached += 1
+        place = page.evaluate(FOCUSED)
+        if place and not (place[2] > 0 and place[1] < place[3]):
+            hidden.append(place)
+        page.keyboard.press("Tab")
+    assert reached > 20
+    assert hidden == []
+
+
 @pytest.fixture
 def contrast(page, address):
     """A visitor whose system has a contrast theme."""

@@ -9,11 +9,13 @@ from conftest import Screen
 from PIL import Image
 from stand_ins import CAPACITY, hard_to_use, randomised, recordings_shown, wait
 from test_making import LABELS, always
+from train_tab import Held
 
 from demo.backend import MODEL, LocalBackend
 from demo.page import build, launch_options
 from demo.trainings import Trainings
-from demo.wording_make import FINISHED
+from demo.wording import kept_late
+from demo.wording_make import FINISHED, SCREEN
 from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.engine import Full
 from diffusion.model import ready
@@ -212,6 +214,40 @@ def test_a_face_is_looked_at_by_keyboard_saved_and_drawn_again_step_by_step(visi
     page.wait_for_url("**finish=")
 
 
+def test_the_keyboard_goes_to_compare_with_a_face_that_is_drawn_there(visitor):
+    page = visitor.page
+    make(page)
+    page.click(".make figure button >> nth=1")
+    page.focus(".make dialog .how")
+    page.keyboard.press("Enter")
+    visitor.wait("running")
+    assert page.evaluate("document.activeElement.matches('[role=tab][data-tab=compare]')")
+    visitor.wait("finished")
+    assert page.evaluate("document.activeElement.matches('[role=tab][data-tab=compare]')")
+
+
+def test_a_face_that_is_saved_is_told_of_while_it_is_the_one_on_show(visitor):
+    page = visitor.page
+    make(page)
+    page.click(".make figure button >> nth=0")
+    page.click(".make dialog .png")
+    page.wait_for_selector(".make dialog [role=status]:text('Saved ')")
+    assert page.inner_text(".make dialog .about").startswith("Face")
+    page.click(".make dialog .after")
+    assert page.inner_text(".make dialog [role=status]") == ""
+    page.click(".make dialog .before")
+    held = Held(page, '"keep"')
+    page.click(".make dialog .png")
+    held.wait()
+    page.keyboard.press("ArrowRight")
+    with page.expect_download():
+        held.go_on()
+    page.wait_for_timeout(300)
+    second = page.get_attribute(".make figure button >> nth=1", "aria-label")
+    assert page.inner_text(".make dialog .about") == second
+    assert page.inner_text(".make dialog [role=status]") == ""
+
+
 def test_faces_stay_as_the_sampler_leaves_them_when_crisp_is_off(visitor):
     page = visitor.page
     first = "document.querySelector('.make figure canvas').toDataURL()"
@@ -345,7 +381,7 @@ def test_stop_holds_although_the_server_has_not_answered_yet(visitor, making, oc
         }"""
     )
     page.fill(".make [name=seed]", "330")
-    with page.expect_request("**/cancel"):
+    with page.expect_request(lambda one: '"halt"' in (one.post_data or "")):
         page.click(".make .go")
         page.click(".make .halt")
         assert page.inner_text(".make .told") == "Stopped."
@@ -455,6 +491,22 @@ def test_the_buttons_stay_in_place_from_one_enlarged_face_to_the_next(visitor):
         )
         tops.append(page.evaluate(at))
     assert tops[0] == tops[1]
+
+
+@pytest.mark.parametrize("size", [(320, 568), (390, 844), (1280, 720)])
+def test_nothing_in_the_dialog_moves_when_a_face_was_saved_or_not(visitor, size):
+    page = visitor.page
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    page.click(".make figure button >> nth=1")
+    box = "JSON.stringify(document.querySelector('.make dialog').getBoundingClientRect())"
+    scrolled = "document.querySelector('.make dialog').scrollHeight"
+    before = page.evaluate(box), page.evaluate(scrolled)
+    name = f"cartoon-diffusion-seed-{2**63 - 16}-face-16.png"
+    for words in (SCREEN["saved"].replace("[name]", name), SCREEN["lost"], kept_late("picture")):
+        page.evaluate(
+            "words => { document.querySelector('.make dialog .kept').textContent = words; }", words
+        )
+        assert (page.evaluate(box), page.evaluate(scrolled)) == before
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", (390, 844)), ("dark", (1280, 720))])

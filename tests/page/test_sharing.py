@@ -5,6 +5,7 @@ import io
 import re
 
 import pytest
+from conftest import Screen
 from PIL import Image
 
 from demo import settings
@@ -233,6 +234,21 @@ def test_a_stopped_run_says_why_it_has_no_png_and_keeps_its_film(screen, network
     name, film = saved(screen, "gif")
     assert name.endswith(".gif")
     assert film[:6] == b"GIF89a"
+
+
+def test_a_link_is_copied_where_there_is_no_clipboard_and_the_keyboard_stays(page, address):
+    # As on every address in a local network, which has no certificate.
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.set_viewport_size({"width": 1280, "height": 400})
+    screen = Screen(page)
+    screen.open(address)
+    page.focus(".keep .link")
+    page.evaluate("scrollTo(0, 0)")
+    page.keyboard.press("Enter")
+    says(screen, "Link copied.")
+    assert page.evaluate("document.activeElement.className") == "link"
+    assert page.evaluate("scrollY") == 0
+    assert screen.errors == []
 
 
 def test_one_file_is_made_at_a_time(screen):

@@ -1,12 +1,14 @@
 """The Train tab in a real browser: somebody's own pictures."""
 
 import json
+import threading
 
 import pytest
 from train_tab import CALLS, ESTIMATED, Held, Tab, calls, pictures
 
-from demo import wording_train
-from demo.uploads import MOST_BYTES, MOST_SENT, ReadingOthersError, Uploads
+from demo import desk, wording_train
+from demo.doors import MOST_ASKED
+from demo.uploads import MOST, MOST_BYTES, MOST_SENT, ReadingOthersError, Uploads
 
 pytest_plugins = ["train_fixtures"]
 pytestmark = [pytest.mark.page, pytest.mark.slow]
@@ -126,17 +128,24 @@ def test_a_run_on_built_in_cartoons_leaves_uploaded_pictures_for_the_next(tab, t
         page.click(".train .start")
     page.click(".train label.own")
     assert tab.text(".taken") == "16 pictures are ready."
-    with page.expect_request(lambda request: '"start"' in (request.post_data or "")) as asked:
-        page.click(".train .start")
-    assert json.loads(asked.value.post_data)["data"]["upload"]
+    assert asked_to_start(page)["upload"]
 
 
-def is_start(route):
-    return '"fn_name":"start"' in (route.request.post_data or "")
+def is_start(call):
+    """Whether a route or a response is of that function."""
+    return '"fn_name":"start"' in (call.request.post_data or "")
 
 
 def begun(route):
     route.fulfill(json={"run": "somebody-was-quicker-to-delete-it"})
+
+
+def asked_to_start(page):
+    """What the page asks for when Train is pressed and its calls are routed."""
+    # Answered, or the request of a page that closes would pass by its route and start a run.
+    with page.expect_response(is_start) as answer:
+        page.click(".train .start")
+    return json.loads(answer.value.request.post_data)["data"]
 
 
 def test_reading_is_shown_file_by_file_and_told_by_quarters_to_those_who_listen(tab, tmp_path):
@@ -197,9 +206,60 @@ def test_pictures_that_wait_for_somebody_elses_are_read_when_train_is_pressed(
         page.wait_for_selector(".taken.problem")
         assert not started
     page.route(CALLS, lambda route: begun(route) if is_start(route) else route.continue_())
-    with page.expect_request(lambda request: '"start"' in (request.post_data or "")) as asked:
-        page.click(".train .start")
-    assert json.loads(asked.value.post_data)["data"]["upload"]
+    assert asked_to_start(page)["upload"]
+
+
+def test_pictures_that_take_long_are_asked_for_until_they_are_read(tab, tmp_path, monkeypatch):
+    go_on, take = threading.Event(), Uploads.take
+
+    def slowly(self, files, names):
+        assert go_on.wait(60)
+        return take(self, files, names)
+
+    monkeypatch.setattr(Uploads, "take", slowly)
+    monkeypatch.setattr(desk, "PATIENCE", 0.2)
+    page, asked = tab.page, calls(tab.page, "take")
+    page.click(".train label.own")
+    page.set_input_files(".train .files", pictures(tmp_path, 16))
+    tab.wait(f"document.querySelector('.taken').textContent === '{wording_train.READING_YOURS}'")
+    assert page.text_content(".drop .reading") == ""
+    assert not page.is_visible(".taken.problem")
+    while len(asked) < 3:
+        page.wait_for_timeout(50)
+    go_on.set()
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_when_train_is_pressed(tab, tmp_path):
+    page = tab.page
+    page.click(".train label.own")
+    tab.wait(ESTIMATED)
+    held = Held(page, '"take"')
+    page.set_input_files(".train .files", pictures(tmp_path, 16))
+    held.wait()
+    held.lose()
+    page.wait_for_selector(".taken.problem")
+    assert tab.text(".taken") == wording_train.TRAIN["unanswered"]
+    page.route(CALLS, lambda route: begun(route) if is_start(route) else route.continue_())
+    assert asked_to_start(page)["upload"]
+
+
+def test_as_many_pictures_as_are_taken_fit_into_one_question_whatever_their_names(tab, tmp_path):
+    page, asked = tab.page, calls(tab.page, "take")
+    (name,) = pictures(tmp_path, 1)
+    with open(name, "rb") as file:
+        content = file.read()
+    names = [f"{'夏' * 250}{i:02d}.png" for i in range(16)]
+    page.click(".train label.own")
+    page.set_input_files(
+        ".train .files",
+        [{"name": name, "mimeType": "image/png", "buffer": content} for name in names],
+    )
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+    files = json.loads(asked[0])["data"]["files"]
+    longest = max(len(json.dumps(entry, ensure_ascii=False).encode()) for entry in files)
+    assert MOST * longest + 1000 < MOST_ASKED
+    assert all(name.endswith(entry["name"]) for name, entry in zip(names, files, strict=True))
 
 
 def test_beside_ones_own_pictures_is_said_who_sees_what_comes_of_them(tab):

@@ -79,6 +79,20 @@ def test_a_double_click_on_delete_asks_and_deletes_nothing(operator, found):
     assert found[0].exists
 
 
+def test_a_key_that_is_held_on_delete_asks_and_deletes_nothing(operator, found):
+    page, removed = operator.page, calls(operator.page, "remove")
+    operator.watch("with")
+    operator.wait(sheet_of(200))
+    page.focus(".actions .delete")
+    for _ in range(2):
+        page.keyboard.down("Enter")
+    assert operator.text(".actions .delete") == wording_train.TRAIN["really"]
+    page.wait_for_timeout(300)
+    assert not removed
+    assert found[0].exists
+    page.keyboard.up("Enter")
+
+
 def test_a_double_click_on_continue_asks_once_and_while_it_is_asked_it_cannot_be_pressed(
     operator, found
 ):
@@ -134,6 +148,22 @@ def test_the_keyboard_goes_from_continue_to_stop_and_after_deleting_to_the_list(
     page.keyboard.press("Enter")
     page.wait_for_selector(".runs li[data-run=with]", state="detached")
     assert page.evaluate("document.activeElement.closest('li')?.dataset.run") == "without"
+
+
+def test_the_keyboard_goes_to_compare_with_what_is_opened_there(tab, found):
+    page = tab.page
+    tab.watch("with")
+    tab.wait(sheet_of(200))
+    page.focus("article .compare")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#model-notice .notice:visible")
+    opened = "document.activeElement.matches('[role=tab][data-tab=compare]')"
+    assert page.evaluate(opened)
+    # The way back is on the same screen.
+    page.focus("#model-notice button")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#model-notice .notice", state="hidden")
+    assert not page.evaluate(opened)
 
 
 def test_a_run_that_lost_its_checkpoint_has_no_button_to_continue_it(operator, found):
