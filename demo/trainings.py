@@ -23,7 +23,7 @@ from pathlib import Path
 from demo import wording_train as wording
 from demo.uploads import Uploads
 from diffusion.cartoons import STYLES
-from diffusion.files import read_text, size_of, write_json
+from diffusion.files import read_text, size_of, try_writing, write_json
 from diffusion.model import CONFIG
 from diffusion.processes import own_session, python
 from diffusion.runs import Run
@@ -68,13 +68,17 @@ class Trainings:
     """All runs under one folder; at most one trains at a time."""
 
     def __init__(self, root: Path, rules: Rules | None = None, device: str = "auto"):
-        """`device` is what they train on, a name of `diffusion.device.DEVICES`."""
+        """`device` is what they train on, a name of `diffusion.device.DEVICES`.
+
+        Raises OSError where nothing can be written under the root.
+        """
         self.root = root
         self.rules = rules or Rules.here()
         self.device = device
         self.uploads = Uploads(root / ".uploads")
         self._lock = threading.Lock()  # around starting and deleting
         root.mkdir(parents=True, exist_ok=True)
+        try_writing(root)  # a folder and a key that are there already can be read-only
         self.operator = _operator_key(root / ".operator")
 
     def runs(self) -> list[Run]:
@@ -109,9 +113,8 @@ class Trainings:
             try:
                 run.folder.mkdir(parents=True)
                 if kind == "own":
-                    pictures = run.folder / "pictures"
-                    title = wording.title(self.uploads.move(data, pictures, config.size))
-                    data = str(pictures.resolve())
+                    title = wording.title(self.uploads.move(data, run.pictures, config.size))
+                    data = str(run.pictures.resolve())
                 about = {"title": title, "owner": _hash(owner), "created": time.time()}
                 write_json(run.folder / PAGE, about)
                 run.create(data, config)
@@ -134,9 +137,8 @@ class Trainings:
             self._refuse_second()
             if made_room(run):
                 raise Refused(wording.MADE_ROOM)
-            if more:
-                run.extend(more)
-            self._spawn(run, self.rules.most_minutes)
+            # The trainer adds them itself, as soon as it has found that the run can go on.
+            self._spawn(run, self.rules.most_minutes, more)
 
     def delete(self, name: object, owner: object, operator: object = None) -> None:
         """Remove a run that nobody trains."""
@@ -209,7 +211,7 @@ class Trainings:
         run.folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
-    def _spawn(self, run: Run, most_minutes: float) -> None:
+    def _spawn(self, run: Run, most_minutes: float, more: int = 0) -> None:
         run.stop_path.unlink(missing_ok=True)
         options = {
             "--out": run.folder.resolve(),
@@ -219,6 +221,8 @@ class Trainings:
             "--at-most": most_minutes,
             "--device": self.device,
         }
+        if more:
+            options["--more"] = more
         words = [word for option in options.items() for word in option]
         with open(run.folder / LOG, "wb") as log:
             process = subprocess.Popen(

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,6 +46,13 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file, the same bytes on every system: in UTF-8, its lines as they are."""
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode())
+
+
+def try_writing(folder: Path) -> None:
+    """Raise OSError unless files can be written under a folder, which need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def size_of(folder: Path) -> int:

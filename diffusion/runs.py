@@ -1,10 +1,12 @@
 """A training run as a folder, so that a page, a command line and a restart see the same run.
 
-config.json             how to train; only the budget grows, and the learning rate is halved
+config.json             how to train; only the budget grows, and the learning rate is halved;
+                        and by what it knows the pictures and labels that it began with
 metrics.jsonl           a line every two seconds: step, images, loss, speed, lr, seconds
 previews/NNNNNNN.png    16 fixed seeds, after so many images
 checkpoint.safetensors  weights, average, optimizer and step in one file
 model/                  the averaged weights, ready to sample; model@DECAY/ of more averages
+pictures/               what it learns from, decoded, when that was sent to a page
 status.json             pid, state, heartbeat
 lock                    held by the process that trains here
 stop                    touch it, and the run saves itself and ends
@@ -13,12 +15,13 @@ stop                    touch it, and the run saves itself and ends
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -30,7 +33,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from diffusion.cartoons import Stopped
-from diffusion.data import Images, Source, load_images
+from diffusion.data import Images, Source, is_decoded, load_images
 from diffusion.denoiser import ANY
 from diffusion.files import read_text, replacing, size_of, write_json, write_text
 from diffusion.labels import load_labels
@@ -52,6 +55,7 @@ FIRST_SECONDS = 5.0  # until the first preview and checkpoint, at most
 ROUGHNESS_OF = 256  # pictures of the data
 HALVINGS = 3  # of the learning rate, before a run is given up
 BUSY = {"starting", "preparing", "running"}
+KEYS = ("key", "labels_key")  # by what a run knows its pictures and their labels
 PREVIEW_SEEDS = range(16)
 PREVIEW_STEPS = 20
 PREVIEW_GUIDANCE = 2.0  # of the second half of the seeds, which ask for something
@@ -96,72 +100,98 @@ class Run:
         self.lock_path = self.folder / "lock"
         self.previews = self.folder / "previews"
         self.model_folder = self.folder / "model"
+        self.pictures = self.folder / "pictures"
 
     @property
     def exists(self) -> bool:
         """Whether a run was started here."""
         return self.config_path.is_file()
 
-    def create(self, data: str, config: TrainConfig, key: str = "") -> None:
-        """Write config.json; raise RunError when the folder holds a run already.
-
-        With the `key` of its pictures, the run refuses to go on with others.
-        """
+    def create(self, data: str, config: TrainConfig) -> None:
+        """Write config.json; raise RunError when the folder holds a run already."""
         if self.exists:
             raise RunError(f"{self.folder} holds a run; add --resume, or choose another --out")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write_config(data, config, key)
+        self._write_config(data, config, {})
 
     def extend(self, images: int) -> None:
-        """Give a run that nobody trains so many images more."""
-        data, config = self.config()
-        self._write_config(data, config.extend(images, self.saved_step()), self.key())
+        """Give a run that nobody else trains so many images more."""
+        data, config, keys = self._read_config()
+        self._write_config(data, config.extend(images, self.saved_step()), keys)
 
-    def move(self, data: str) -> None:
-        """Learn from the same pictures at another place, a folder or an archive.
+    def move(self, data: str = "", labels: str = "") -> None:
+        """Learn from the same pictures and the same labels at other places.
 
-        Raises RunError when they are others, or when the run does not know which they were.
+        `data` is a folder or an archive, `labels` a file; "" is where they were. Raises RunError
+        when they are others, or when the run does not know which pictures it had.
         """
-        _, config = self.config()
-        if not self.key():
+        there, config, keys = self._read_config()
+        if data and (there in BUILT_IN or not self.key()):
             raise RunError(
                 f"{self.folder} does not know its pictures at another place; leave --data out"
             )
-        self.check_pictures(load_images(data, config.size))
-        self._write_config(data, config, self.key())
+        if labels and not config.labels_file:
+            raise RunError(f"{self.folder} learns no labels of a file; leave --labels out")
+        config = replace(config, labels_file=labels or config.labels_file)
+        if data:
+            images = load_images(data, config.size)
+            self.check_pictures(images)
+        else:
+            images = _pictures(self, progress=True, stopped=lambda: False)
+        _labels(self, images, config)
+        self._write_config(data or there, config, keys)
+
+    def remember(self, images: Images, labels: np.ndarray | None) -> None:
+        """Note by what the run knows what it begins with; from then on it takes nothing else."""
+        data, config, known = self._read_config()
+        keys = {"key": images.key, "labels_key": "" if labels is None else labels_key(labels)}
+        if keys != known:
+            self._write_config(data, config, keys)
 
     def check_pictures(self, images: Images) -> None:
         """Raise RunError unless they are those that the run began with, as far as it knows."""
-        if self.key() not in ("", images.key):
+        data, _, keys = self._read_config()
+        if keys["key"] in ("", images.key):
+            return
+        if data in BUILT_IN:
             raise RunError(
-                "the pictures of this run have changed; put them back or start a new run"
+                "the cartoons of this run were drawn by other versions of the project or of its "
+                "packages; go back to those or start a new run"
             )
+        raise RunError("the pictures of this run have changed; put them back or start a new run")
+
+    def check_labels(self, labels: np.ndarray | None) -> None:
+        """Raise RunError unless they are those that the run began with, as far as it knows."""
+        known = self._read_config()[2]["labels_key"]
+        if known and (labels is None or labels_key(labels) != known):
+            raise RunError("the labels of this run have changed; put them back or start a new run")
 
     def go_back(self, reason: NotANumberError) -> None:
         """From the checkpoint on, learn at half the rate; raise the reason after many times."""
-        data, config = self.config()
+        data, config, keys = self._read_config()
         if len(config.halved) >= HALVINGS:
             raise reason
         halved = replace(config, halved=(*config.halved, self.saved_step()))
-        self._write_config(data, halved, self.key())
+        self._write_config(data, halved, keys)
 
-    def _write_config(self, data: str, config: TrainConfig, key: str) -> None:
-        known = {"key": key} if key else {}
+    def _write_config(self, data: str, config: TrainConfig, keys: Mapping[str, str]) -> None:
+        known = {name: key for name, key in keys.items() if key}
         write_json(self.config_path, {"data": data, **known, **config.to_json()})
 
     def config(self) -> tuple[str, TrainConfig]:
         """The data source and the settings the run was started with."""
-        data, _, config = self._read_config()
+        data, config, _ = self._read_config()
         return data, config
 
     def key(self) -> str:
         """Of the pictures the run began with; "" where that is not known."""
-        return self._read_config()[1]
+        return self._read_config()[2]["key"]
 
-    def _read_config(self) -> tuple[str, str, TrainConfig]:
+    def _read_config(self) -> tuple[str, TrainConfig, dict[str, str]]:
         try:
             settings = json.loads(read_text(self.config_path))
-            return settings.pop("data"), settings.pop("key", ""), TrainConfig(**settings)
+            data, keys = settings.pop("data"), {name: settings.pop(name, "") for name in KEYS}
+            return data, TrainConfig(**settings), keys
         except FileNotFoundError:
             raise RunError(
                 f"there is no run in {self.folder}; start one without --resume"
@@ -234,7 +264,7 @@ class Run:
             temporary.write_bytes(to_bytes(tensors))  # save_file would leave files of its own
         for decay in trainer.averages:
             about = {"seconds": round(seconds), "source": source and asdict(source)}
-            model = trainer.model(decay, **about)
+            model = trainer.model(decay, **about, data_key=self.key())
             folder = model.save_pretrained(self.folder_of(decay, trainer.config))
             write_text(folder / "README.md", run_card(model, trainer.images, seconds))
 
@@ -352,9 +382,11 @@ def train_run(
     checkpoint_seconds: float = 60.0,
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
+    more: int = 0,
 ) -> Iterator[Pulse]:
     """Train the run in its folder from its last checkpoint, yielding a pulse now and then.
 
+    It goes on to the end of the budget, which grows by `more` images as soon as it can go on.
     Ends early, with everything saved, when `stopped()` or when the run's `stop` file appears, also
     while pictures are being drawn.
     When the loss is no longer a number, the last checkpoint is taken up at half the learning
@@ -375,11 +407,12 @@ def train_run(
         while True:
             try:
                 yield from _train(
-                    run, device, preview_seconds, checkpoint_seconds, stopped, progress
+                    run, device, preview_seconds, checkpoint_seconds, stopped, progress, more
                 )
                 return
             except NotANumberError as error:
                 run.go_back(error)
+                more = 0  # it has grown already
     finally:
         lock.release()
 
@@ -391,8 +424,11 @@ def _train(
     checkpoint_seconds: float,
     stopped: Callable[[], bool],
     progress: bool,
+    more: int,
 ) -> Iterator[Pulse]:
     _, config = run.config()
+    if more:
+        config = config.extend(more, run.saved_step())
     torch.set_num_threads(config.threads)
     images_before = run.status().get("images", 0)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
@@ -405,11 +441,15 @@ def _train(
         run.write_status("preparing", images_before)
         images = _pictures(run, progress, ends)
         chosen, _ = images.split(config.held_out)
-        labels = labels_of(images, config)
+        labels = _labels(run, images, config)
         trainer = Trainer(config, device)
         if config.start and not run.checkpoint_path.exists():
             trainer.begin_with(DiffusionModel.from_pretrained(config.start, device))
         seconds_before = run.load(trainer)
+        if not trainer.step:
+            run.remember(images, labels)
+        if more:  # only now: whoever repeats what failed shall not get it twice
+            run.extend(more)
         meter = _Meter(config.batch, seconds_before, trainer.step)
         run.write_status("running", trainer.images)
         rough = roughness(images.pixels[chosen[:ROUGHNESS_OF]])
@@ -449,7 +489,13 @@ def _pictures(run: Run, progress: bool, stopped: Callable[[], bool]) -> Images:
     """What the run learns from; raises Stopped when `stopped()` while it is being drawn."""
     data, config = run.config()
     if data in BUILT_IN:
-        return load_built_in(data, config.size, progress, bool(config.labels), stopped)
+        images = load_built_in(data, config.size, progress, bool(config.labels), stopped)
+        run.check_pictures(images)
+        return images
+    # The place of its own pictures is stored as it was before the run, or all runs, were moved.
+    # os.path: the old place may be one that this user may not look at.
+    if not os.path.exists(data) and is_decoded(run.pictures):
+        data = str(run.pictures)
     if run.key() and not Path(data).exists():
         raise RunError(f"there is no {data}; say with --data where the run's pictures are now")
     images = load_images(data, config.size, progress)
@@ -460,6 +506,22 @@ def _pictures(run: Run, progress: bool, stopped: Callable[[], bool]) -> Images:
 def still_noise(rough: float, data: float) -> bool:
     """Whether previews are noise, by their roughness and that of the pictures learned from."""
     return rough > 1.5 * data + 1.5  # drawn with sharp edges, pictures are rough themselves
+
+
+def _labels(run: Run, images: Images, config: TrainConfig) -> np.ndarray | None:
+    """What the run learns about its pictures, from the place that the config names."""
+    if config.labels_file and not os.path.exists(config.labels_file):
+        raise RunError(
+            f"there is no {config.labels_file}; say with --labels where the run's labels are now"
+        )
+    labels = labels_of(images, config)
+    run.check_labels(labels)
+    return labels
+
+
+def labels_key(labels: np.ndarray) -> str:
+    """Of the labels (N, attributes) of a run's pictures, whatever the order of a file's rows."""
+    return hashlib.sha256(str(labels.shape).encode() + labels.astype("<i8").tobytes()).hexdigest()
 
 
 def labels_of(images: Images, config: TrainConfig) -> np.ndarray | None:

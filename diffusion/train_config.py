@@ -50,6 +50,8 @@ class TrainConfig:
     start: str = ""  # the model whose weights it begins with; none: from nothing
     seen_before: int = 0  # pictures that the model it begins with has seen
     learned_before: tuple[Source, ...] = ()  # where those came from, as far as it is known
+    # The fewest held out of the same pictures by the models before, by the pictures' key.
+    held_out_before: Mapping[str, int] = field(default_factory=dict)
     halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
     # (step, images) of every extension that came while the rate was falling, or afterwards: the
     # step it came at, and the budget until then.
@@ -61,6 +63,7 @@ class TrainConfig:
         object.__setattr__(self, "halved", tuple(self.halved))
         object.__setattr__(self, "extended", tuple((step, old) for step, old in self.extended))
         object.__setattr__(self, "learned_before", _sources(self.learned_before))
+        object.__setattr__(self, "held_out_before", _counts(self.held_out_before))
         object.__setattr__(self, "labels", value_names(self.labels))
         check_prediction(self.prediction)
         _ = self.network  # refuses absurd sizes
@@ -159,6 +162,7 @@ def shape_of(model: DiffusionModel) -> dict:
         "T": model.schedule.T,
         "seen_before": images_seen(model.training),
         "learned_before": learned_from(model.training),
+        "held_out_before": fewest_held_out(model.training),
     }
 
 
@@ -182,6 +186,40 @@ def learned_from(training: Mapping) -> tuple[Source, ...]:
     return tuple(
         dict.fromkeys(_sources([*training.get("learned_before", ()), *([own] if own else [])]))
     )
+
+
+def fewest_held_out(training: Mapping) -> dict[str, int]:
+    """The fewest pictures held out by a model and those before it, by the pictures' key.
+
+    By what it notes of its training: the shipped models note no key, and nothing is known of them.
+    """
+    fewest = _counts(training.get("held_out_before", {}))
+    if key := training.get("data_key"):
+        own = training.get("held_out", 0)
+        fewest[key] = min(own, fewest.get(key, own))
+    return fewest
+
+
+def check_held_out(config: TrainConfig, key: str) -> None:
+    """Raise ValueError when a model before has learned from pictures that a run holds out.
+
+    `key` is that of the run's pictures; models that do not note theirs are let through.
+    """
+    fewest = config.held_out_before.get(key, config.held_out)
+    if fewest < config.held_out:
+        raise ValueError(
+            f"the model to begin with held out {fewest:,} of these pictures and has seen the "
+            f"others, so {config.held_out:,} cannot be held out now; give --held-out {fewest}"
+        )
+
+
+def _counts(given: Mapping[str, int]) -> dict[str, int]:
+    try:
+        return {str(key): int(count) for key, count in given.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(
+            "how many pictures the models before held out cannot be read; take another model"
+        ) from None
 
 
 def _sources(given: Iterable[Source | Mapping]) -> tuple[Source, ...]:

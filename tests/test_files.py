@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diffusion import files
-from diffusion.files import read_text, replacing, write_json, write_text
+from diffusion.files import read_text, replacing, try_writing, write_json, write_text
 
 
 @pytest.fixture
@@ -99,3 +99,12 @@ def test_the_library_alone_writes_beside_what_a_killed_process_left(tmp_path, mo
     write_json(tmp_path / "config.json", {})
     assert (tmp_path / "config.json").read_text() == "{}\n"
     assert left.exists()
+
+
+def test_whether_a_folder_can_be_written_is_tried_and_nothing_stays(tmp_path):
+    try_writing(tmp_path)
+    try_writing(tmp_path / "not" / "there" / "yet")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Not a directory"):
+        try_writing(tmp_path / "file" / "below")

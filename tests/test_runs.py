@@ -29,7 +29,13 @@ from diffusion.data import DataError
 from diffusion.files import replacing, write_json
 from diffusion.pictures import read_settings
 from diffusion.runs import Run, RunError, train_run
-from diffusion.train_config import AGAIN, TrainConfig, learned_from, learning_rate
+from diffusion.train_config import (
+    AGAIN,
+    TrainConfig,
+    fewest_held_out,
+    learned_from,
+    learning_rate,
+)
 from diffusion.training import Trainer
 
 pytestmark = pytest.mark.usefixtures("drawn_cartoons")
@@ -590,13 +596,63 @@ def test_a_run_whose_pictures_were_moved_goes_on_when_it_is_told_where_they_are(
     assert command("--data", own, "--out", run.folder, *SMALL).exit_code == 0
     moved = own.rename(tmp_path / "moved")
     resume = ("--resume", "--out", run.folder, "--more", 8)
-    assert f"there is no {own}; say with --data where the run's pictures are now" in refused(
-        command(*resume)
-    )
-    done = command("--resume", "--out", run.folder, "--data", moved)
+    before = run.config_path.read_bytes()
+    for _ in range(2):
+        assert f"there is no {own}; say with --data where the run's pictures are now" in refused(
+            command(*resume)
+        )
+        assert run.config_path.read_bytes() == before
+    done = command(*resume, "--data", moved)
     assert done.exit_code == 0, done.output
     assert run.config()[0] == str(moved)
     assert (run.status()["state"], run.status()["images"]) == ("finished", 16)
+
+
+def test_a_budget_does_not_grow_when_the_checkpoint_cannot_be_used(command, run):
+    finish(run)
+    before = run.config_path.read_bytes()
+    run.checkpoint_path.write_bytes(b"")
+    assert "cannot be used" in refused(command("--resume", "--out", run.folder, "--more", 8))
+    assert run.config_path.read_bytes() == before
+
+
+def decode_into(folder: Path) -> str:
+    """Pictures as a page leaves them in a run's folder, and where they are."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    (folder / "pixels.u8").write_bytes(rng.integers(0, 256, (6, 16, 16, 3), np.uint8).tobytes())
+    about = {"names": [f"{number:05d}" for number in range(6)], "skipped": 0}
+    (folder / "images.json").write_text(json.dumps(about))
+    return str(folder)
+
+
+def test_a_run_that_was_moved_with_its_own_pictures_goes_on_exactly(command, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    one, other = (Run(old / name) for name in ("one", "other"))
+    for run in (one, other):
+        run.create(decode_into(run.pictures), TINY)
+        finish(run, stopped=iter([False, False, True]).__next__)
+    finish(one)
+    old.rename(new)
+    one, other = (Run(new / run.folder.name) for run in (one, other))
+    done = command("--resume", "--out", other.folder)
+    assert done.exit_code == 0, done.output
+    assert other.status()["state"] == "finished"
+    assert_same(one, other)
+
+
+def test_pictures_that_are_gone_are_not_replaced_by_others_in_the_runs_folder(
+    command, own, tmp_path
+):
+    run = Run(tmp_path / "run")
+    assert command("--data", own, "--out", run.folder, *SMALL).exit_code == 0
+    own.rename(tmp_path / "moved")
+    resume = ("--resume", "--out", run.folder)
+    run.pictures.mkdir()
+    assert "there is no" in refused(command(*resume))
+    run.pictures.rmdir()
+    decode_into(run.pictures)
+    assert "the pictures of this run have changed" in refused(command(*resume))
 
 
 def test_a_run_does_not_go_on_with_other_pictures_than_it_began_with(command, own, tmp_path):
@@ -607,6 +663,30 @@ def test_a_run_does_not_go_on_with_other_pictures_than_it_began_with(command, ow
     for more in ((), ("--data", own)):
         assert said in refused(command("--resume", "--out", run.folder, *more))
     assert run.config()[0] == str(own)
+
+
+def test_a_run_does_not_go_on_with_cartoons_that_another_version_draws(tmp_path, monkeypatch):
+    run = created(tmp_path / "run", Path("pixel-art"), dataclasses.replace(TINY, pool=4))
+    finish(run, stopped=iter([False, True]).__next__)
+    load = runs.load_built_in
+
+    def upgraded(*how):
+        return dataclasses.replace(load(*how), key="another")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "load_built_in", upgraded)
+        with pytest.raises(RunError, match=r"^the cartoons of this run were drawn by other"):
+            finish(run)
+    assert finish(run)[-1].step == 10
+
+
+def test_a_run_of_an_older_version_that_does_not_know_its_pictures_goes_on(run):
+    finish(run, stopped=iter([False, True]).__next__)
+    settings = json.loads(run.config_path.read_text())
+    assert settings.pop("key")
+    write_json(run.config_path, settings)
+    assert finish(run)[-1].step == 10
+    assert run.key() == ""  # those of today need not be those it began with
 
 
 def test_a_run_that_does_not_know_its_pictures_takes_no_others(command, run, own):
@@ -940,6 +1020,33 @@ def test_the_command_takes_the_shape_of_the_model_it_begins_with(run, command, p
     assert config.seen_before == before.images
     card = (Run(out).model_folder / "README.md").read_text()
     assert f"which had seen {before.images} images; 8 images seen" in card
+
+
+def test_what_a_model_before_has_seen_is_not_held_out_any_more(command, pictures, own, tmp_path):
+    def begun(name, start, data, *words):
+        begin = () if start is None else ("--from", tmp_path / start / "model")
+        size = ("--size", 16, "--widths", "16,32") if start is None else ()
+        short = ("--images", 4, "--batch", 4, "--threads", 1)
+        return command("--data", data, *begin, *size, *short, "--out", tmp_path / name, *words)
+
+    for name, start, data, held_out in (
+        ("none", None, pictures, 0),
+        ("two", None, pictures, 2),
+        ("four", None, pictures, 4),
+        ("four then four", "four", pictures, 4),
+        ("two then others", "two", own, 0),
+    ):
+        done = begun(name, start, data, "--held-out", held_out)
+        assert done.exit_code == 0, done.output
+    for start, fewest in (("none", 0), ("two", 2), ("two then others", 2)):
+        assert (
+            f"the model to begin with held out {fewest} of these pictures and has seen the "
+            f"others, so 4 cannot be held out now; give --held-out {fewest}."
+        ) in begun("new", start, pictures, "--held-out", 4).stderr
+        assert not (tmp_path / "new").exists()
+    model = DiffusionModel.from_pretrained(tmp_path / "two then others" / "model")
+    known = [Run(tmp_path / name).key() for name in ("two", "two then others")]
+    assert fewest_held_out(model.training) == dict(zip(known, (2, 0), strict=True))
 
 
 def test_a_run_stops_saved_when_its_time_is_up(run, command):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from typer.testing import CliRunner
 
 from diffusion import DiffusionModel
 from diffusion.cli import app
-from diffusion.runs import PREVIEW_SEEDS, Run, preview_labels
+from diffusion.files import write_json
+from diffusion.runs import PREVIEW_SEEDS, Run, preview_labels, train_run
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +29,22 @@ def train(*options: object):
     return CliRunner().invoke(app, list(map(str, words)))
 
 
-def resume(folder: Path):
-    return CliRunner().invoke(app, ["train", "--resume", "--out", str(folder)])
+def resume(folder: Path, *options: object):
+    words = ["train", "--resume", "--out", folder, *options]
+    return CliRunner().invoke(app, list(map(str, words)))
+
+
+@pytest.fixture
+def moving(pictures, labels, tmp_path) -> Run:
+    """A run that was stopped, and its own pictures and labels beside it."""
+    shutil.copytree(pictures, tmp_path / "faces")
+    shutil.copy(labels, tmp_path / "labels.csv")
+    run = Run(tmp_path / "run")
+    options = ("--labels", tmp_path / "labels.csv", "--images", 16, "--out", run.folder)
+    done = train("--data", tmp_path / "faces", *options, "--at-most", 0)
+    assert done.exit_code == 0, done.output
+    assert run.status()["state"] == "stopped"
+    return run
 
 
 def test_a_run_with_labels_makes_a_model_that_can_be_asked(pictures, labels, tmp_path):
@@ -77,6 +94,65 @@ def test_labels_that_changed_since_the_run_began_are_refused(pictures, labels, t
     done = resume(folder)
     assert done.exit_code == 1
     assert "the labels are not those that the run began with; start a new run" in done.stderr
+
+
+def test_labels_of_other_pictures_are_refused_and_rows_in_another_order_are_not(moving, tmp_path):
+    path, before = tmp_path / "labels.csv", moving.config_path.read_bytes()
+    whole = path.read_text()
+    header, first, second, *rest = whole.splitlines()
+    swapped = [f"face00,{second.partition(',')[2]}", f"face01,{first.partition(',')[2]}"]
+    path.write_text("\n".join([header, *swapped, *rest]))
+    for options in ((), ("--more", 8), ("--labels", path)):
+        done = resume(moving.folder, *options)
+        assert done.exit_code == 1
+        said = "the labels of this run have changed; put them back or start a new run."
+        assert said in done.stderr
+        assert moving.config_path.read_bytes() == before
+    path.write_text("\n".join([header, *rest[::-1], second, first]))
+    done = resume(moving.folder)
+    assert done.exit_code == 0, done.output
+    assert moving.status()["state"] == "finished"
+
+
+def test_a_run_of_an_older_version_does_not_know_its_labels_and_goes_on(moving):
+    settings = json.loads(moving.config_path.read_text())
+    assert len(settings.pop("labels_key")) == 64
+    write_json(moving.config_path, settings)
+    done = resume(moving.folder)
+    assert done.exit_code == 0, done.output
+
+
+def test_a_run_whose_labels_were_moved_goes_on_exactly_when_it_is_told_where_they_are(
+    moving, tmp_path
+):
+    straight = Run(shutil.copytree(moving.folder, tmp_path / "straight"))
+    list(train_run(straight, progress=False))
+    faces, labels = (
+        (tmp_path / name).rename(tmp_path / f"moved {name}") for name in ("faces", "labels.csv")
+    )
+    before = moving.config_path.read_bytes()
+    for options, missing in (
+        (("--more", 8), "pictures"),
+        (("--labels", labels), "pictures"),
+        (("--data", faces, "--more", 8), "labels"),
+    ):
+        done = resume(moving.folder, *options)
+        assert done.exit_code == 1
+        assert f"where the run's {missing} are now" in " ".join(done.stderr.split())
+        assert moving.config_path.read_bytes() == before
+    done = resume(moving.folder, "--data", faces, "--labels", labels)
+    assert done.exit_code == 0, done.output
+    assert moving.config()[1].labels_file == str(labels)
+    weights = [run.model_folder / "model.safetensors" for run in (straight, moving)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_run_without_a_file_of_labels_takes_none_when_it_goes_on(pictures, labels, tmp_path):
+    folder = tmp_path / "run"
+    assert train("--data", pictures, "--images", 4, "--out", folder).exit_code == 0
+    done = resume(folder, "--labels", labels)
+    assert done.exit_code == 1
+    assert "learns no labels of a file; leave --labels out" in done.stderr
 
 
 @pytest.mark.parametrize(

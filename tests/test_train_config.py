@@ -8,7 +8,14 @@ import json
 import numpy as np
 import pytest
 
-from diffusion.train_config import PRESETS, TrainConfig, images_seen, learning_rate
+from diffusion.train_config import (
+    PRESETS,
+    TrainConfig,
+    check_held_out,
+    fewest_held_out,
+    images_seen,
+    learning_rate,
+)
 
 TINY = TrainConfig(images=64, size=16, widths=(16, 32), batch=4, T=50)
 
@@ -123,3 +130,18 @@ def test_absurd_settings_are_refused_in_one_sentence(absurd):
 )
 def test_a_model_has_seen_the_pictures_of_its_steps_and_those_of_its_start(training, seen):
     assert images_seen(training) == seen
+
+
+def test_the_fewest_held_out_before_are_the_most_that_can_be_held_out():
+    before = fewest_held_out({"data_key": "a", "held_out": 9, "held_out_before": {"a": 5, "b": 7}})
+    assert before == {"a": 5, "b": 7}
+    again = fewest_held_out({"data_key": "b", "held_out": 6, "held_out_before": before})
+    assert again == {"a": 5, "b": 6}
+    assert fewest_held_out({"held_out": 1000}) == {}  # the shipped models
+    config = TrainConfig(images=1, held_out=6, held_out_before=before)
+    for key in ("b", "c"):
+        check_held_out(config, key)
+    with pytest.raises(ValueError, match=r"give --held-out 5$"):
+        check_held_out(config, "a")
+    with pytest.raises(ValueError, match=r"held out cannot be read; take another model$"):
+        fewest_held_out({"held_out_before": [5]})

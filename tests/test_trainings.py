@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import errno
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import av
+import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from stand_ins import wait
 from torch import device
 
-from demo import estimate, training_settings, wording_train
+from demo import estimate, page, training_settings, wording_train
 from demo import trainings as module
 from demo.desk import FILM_FPS, Desk
 from demo.trainings import Refused, Rules, Trainings, about
 from diffusion.files import write_json
-from diffusion.runs import Run
+from diffusion.runs import Run, train_run
 from diffusion.train_config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("drawn_cartoons")
@@ -256,6 +264,36 @@ def test_a_speed_measured_while_somebody_draws_is_measured_again_for_a_run(train
     assert measured.get((), pressed=True) == 50.0  # it has been seen to do that
 
 
+def a_run_goes(trainings):
+    return mock.patch.object(Trainings, "going", lambda self: Run(self.root / "another"))
+
+
+def pictures_are_read(trainings):
+    return trainings.uploads._reading
+
+
+@pytest.mark.parametrize("disturbed", [a_run_goes, pictures_are_read])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_speed_measured_beside_another_training_or_reading_is_measured_again_for_a_run(
+    trainings, monkeypatch, disturbed, when
+):
+    numbers, desk = iter([2.0, 50.0]), Desk(trainings)
+    with contextlib.ExitStack() as stack:
+
+        def measure(self, options):
+            if when == "meanwhile":
+                stack.enter_context(disturbed(trainings))
+            return next(numbers)
+
+        if when == "before":
+            stack.enter_context(disturbed(trainings))
+        monkeypatch.setattr(estimate.Speeds, "_measure", measure)
+        assert desk._speeds.get(()) == 2.0
+    monkeypatch.setattr(estimate.Speeds, "_measure", lambda self, options: next(numbers))
+    assert desk._speeds.get((), pressed=True) == 50.0
+    assert desk._speeds.get((), pressed=True) == 50.0  # nothing disturbed it: it holds
+
+
 def test_the_page_knows_whether_its_own_machine_draws():
     from demo.backend import LocalBackend
     from demo.page import _draws
@@ -451,8 +489,6 @@ def test_a_space_trains_for_ten_minutes_and_says_that_it_forgets(tmp_path, monke
 
 
 def test_what_is_seen_of_a_run_is_what_its_folder_holds(trainings, desk, pictures):
-    from diffusion.runs import train_run
-
     run = Run(trainings.root / "by-command")
     run.create(str(pictures), TrainConfig(images=40, size=16, widths=(16, 32), batch=4, T=50))
     list(train_run(run, progress=False))
@@ -593,6 +629,121 @@ def test_beside_the_list_is_what_all_runs_take(trainings, desk, finished):
 def test_the_operators_key_is_for_this_user_alone(trainings):
     assert (trainings.root / ".operator").stat().st_mode & 0o077 == 0
     assert len(trainings.operator) >= 32
+
+
+@pytest.fixture
+def read_only(tmp_path, monkeypatch):
+    """The page's folder of runs, with an operator's key in it, where nothing can be written."""
+    folder, temporary = tmp_path / "project" / "runs", tempfile.TemporaryFile
+
+    def refuse(*words, dir, **how):
+        if dir == folder:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return temporary(*words, dir=dir, **how)
+
+    folder.mkdir(parents=True)
+    (folder / ".operator").write_text("k" * 40)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(page, "RUNS", folder)
+    monkeypatch.setenv("CARTOON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CARTOON_RUNS")
+    return folder
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """The page's folder of runs, which cannot even be made."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(page, "RUNS", tmp_path / "file" / "runs")
+    monkeypatch.setenv("CARTOON_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CARTOON_RUNS")
+    return page.RUNS
+
+
+@pytest.mark.parametrize("fixture", ["read_only", "nowhere"])
+def test_where_the_runs_folder_cannot_be_written_trainings_are_kept_in_the_cache_and_told_of(
+    request, tmp_path, capsys, fixture
+):
+    folder, cache = request.getfixturevalue(fixture), tmp_path / "cache" / "runs"
+    assert page.open_trainings().root == cache
+    said = capsys.readouterr().out
+    assert said.startswith(f"* Trainings are kept in {cache}; {folder} cannot be written (")
+    assert said.endswith(").\n")
+    assert said.count("\n") == 1
+
+
+def test_a_folder_that_somebody_chose_is_not_silently_another(read_only, tmp_path, monkeypatch):
+    monkeypatch.setenv("CARTOON_RUNS", str(read_only))
+    with pytest.raises(
+        ValueError, match=r"^CARTOON_RUNS is .*/runs, which cannot be written \("
+    ) as no:
+        page.open_trainings()
+    assert str(no.value).endswith("; let this user write there, or choose another folder.")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_where_not_even_the_cache_can_be_written_that_is_one_sentence(nowhere, monkeypatch):
+    monkeypatch.setenv("CARTOON_CACHE", str(nowhere))
+    with pytest.raises(ValueError, match=r"^Neither .*/runs nor the cache can .* set CARTOON_RUNS"):
+        page.open_trainings()
+
+
+def test_a_folder_that_can_be_written_is_taken_without_a_word(nowhere, monkeypatch, capsys):
+    monkeypatch.setattr(page, "RUNS", nowhere.parent.with_name("runs"))
+    assert page.open_trainings().root == page.RUNS
+    assert capsys.readouterr().out == ""
+    assert [path.name for path in page.RUNS.iterdir()] == [".operator"]
+
+
+def sent(trainings, size):
+    """The token of twelve pictures that somebody sent and that wait for their run."""
+    rng = np.random.default_rng(0)
+    folder = trainings.uploads.folder / "token"
+    folder.mkdir(parents=True)
+    pixels = rng.integers(0, 256, (12, size, size, 3), dtype=np.uint8)
+    (folder / "pixels.u8").write_bytes(pixels.tobytes())
+    names = [f"{number:05d}" for number in range(12)]
+    (folder / "images.json").write_text(json.dumps({"names": names, "skipped": 0}))
+    return folder.name
+
+
+def test_a_run_on_own_pictures_goes_on_exactly_when_the_project_was_renamed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainings, "_spawn", lambda *_: None)
+    config, trainings = dataclasses.replace(SMALL, images=40), Trainings(tmp_path / "old", Rules())
+    first, second = (trainings.start("", sent(trainings, 64), config, MINE) for _ in range(2))
+    for run in (first, second):
+        list(train_run(run, progress=False, stopped=iter([False, False, True]).__next__))
+        assert run.saved_step() == 3
+    list(train_run(first, progress=False))
+    renamed = Trainings(trainings.root.rename(tmp_path / "new"), Rules())
+    first, second = (renamed.find(run.folder.name) for run in (first, second))
+    renamed.resume(second.folder.name, MINE)
+    list(train_run(second, progress=False))
+    assert second.status()["state"] == "finished"
+    left_alone, interrupted = (load_file(run.checkpoint_path) for run in (first, second))
+    assert left_alone.keys() == interrupted.keys()
+    for name in left_alone.keys() - {"seconds"}:
+        assert torch.equal(left_alone[name], interrupted[name]), name
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_go_on_gets_no_more_images_however_often_it_is_asked(
+    trainings, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainings, "_spawn", lambda *_: None)
+        run = trainings.start("", sent(trainings, 64), dataclasses.replace(SMALL, images=8), MINE)
+    list(train_run(run, progress=False))
+    before = run.config_path.read_bytes()
+    away = run.pictures.rename(run.folder / "away")
+    for _ in range(2):
+        trainings.resume(run.folder.name, MINE, more=8)
+        wait(lambda: run.status()["state"] == "failed" and not run.alive)
+        assert run.config_path.read_bytes() == before
+    away.rename(run.pictures)
+    trainings.resume(run.folder.name, MINE, more=8)
+    wait(lambda: run.status()["state"] == "finished")
+    assert (run.config()[1].images, run.status()["images"]) == (16, 16)
 
 
 @pytest.fixture

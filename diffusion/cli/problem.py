@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+
+from diffusion.files import try_writing
 
 
 @contextlib.contextmanager
@@ -38,9 +39,7 @@ class OneSentenceGroup(TyperGroup):
 def check_writable(folder: Path) -> None:
     """Raise ValueError unless files can be written under a folder, which need not be there yet."""
     with as_sentence(folder):
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        try_writing(folder)
 
 
 @contextlib.contextmanager

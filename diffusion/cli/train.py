@@ -25,7 +25,14 @@ from diffusion.model import DiffusionModel
 from diffusion.processes import give_way
 from diffusion.runs import Run, RunError, labels_of, train_run
 from diffusion.toons import BUILT_IN
-from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, held_out_of, shape_of
+from diffusion.train_config import (
+    FINE_TUNING,
+    PRESETS,
+    TrainConfig,
+    check_held_out,
+    held_out_of,
+    shape_of,
+)
 from diffusion.training import Trainer
 
 PROBE_SECONDS = 8.0
@@ -33,7 +40,7 @@ NOTHING_HELD_OUT = (
     "None is held back: to measure the model later with `evaluate`, start with --held-out N."
 )
 # Options that a run takes up each time it is trained; the others are decided when it begins.
-ALSO_RESUMED = {"out", "data", "resume", "more", "at_most", "device", "nice"}
+ALSO_RESUMED = {"out", "data", "labels", "resume", "more", "at_most", "device", "nice"}
 ALSO_RESUMED |= {"preview_every", "checkpoint_every"}
 
 
@@ -81,7 +88,11 @@ def train(
         list[float] | None, typer.Option(help="Also keep an average of this decay; repeatable.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="A CSV of the images' attributes, to ask for later.")
+        Path | None,
+        typer.Option(
+            help="A CSV of the images' attributes, to ask for later. "
+            "With --resume: where the run's labels are now."
+        ),
     ] = None,
     attributes: Annotated[
         str | None, typer.Option(help="Columns of --labels to learn, as a,b,c; all.")
@@ -133,13 +144,10 @@ def train(
             if start:
                 given = {**FINE_TUNING, **given, **_shape(start, given)}
             _start(run, data, preset, minutes, images, given, where, labels, wanted)
-        elif data:
+        elif data or labels:
             _refuse_alive(run)
-            run.move(_resolved(data))
-        if more is not None:
-            _refuse_alive(run)
-            run.extend(more)
-        _follow(run, where, preview_every, checkpoint_every, at_most)
+            run.move(_resolved(data) if data else "", str(labels.resolve()) if labels else "")
+        _follow(run, where, preview_every, checkpoint_every, at_most, more or 0)
 
 
 def _shape(start: str, given: dict) -> dict:
@@ -202,6 +210,7 @@ def _start(
     if "held_out" not in given:
         config = replace(config, held_out=held_out_of(len(pictures)))
     pictures.split(config.held_out)  # refuses too many before there is a run
+    check_held_out(config, pictures.key)
     typer.echo(pictures.told)
     if not config.held_out:
         typer.echo(NOTHING_HELD_OUT)
@@ -219,10 +228,7 @@ def _start(
         budget = max(int(minutes * 60 * speed), config.batch)
         config = replace(config, images=budget)
         typer.echo(f"{speed:.1f} images/s here: {budget:,} images in {minutes:g} minutes.")
-    if built_in:
-        run.create(data, config)
-    else:
-        run.create(str(Path(data).resolve()), config, pictures.key)
+    run.create(data if built_in else str(Path(data).resolve()), config)
 
 
 def images_per_second(
@@ -248,22 +254,24 @@ def _follow(
     preview_every: float,
     checkpoint_every: float,
     at_most: float | None,
+    more: int,
 ) -> None:
     from tqdm import tqdm
 
     stop, latest = [], time.monotonic() + 60 * (math.inf if at_most is None else at_most)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.append(True))
-    total = run.config()[1].images
     pulses = train_run(
         run,
         device,
         preview_every,
         checkpoint_every,
         stopped=lambda: bool(stop) or time.monotonic() > latest,
+        more=more,
     )
     first = next(pulses, None)  # a refusal comes here, before there is a bar
     if first is not None:
+        total = run.config()[1].images
         bar = tqdm(total=total, initial=first.images, unit="img", unit_scale=True, smoothing=0.1)
         with bar:
             for pulse in chain([first], pulses):
