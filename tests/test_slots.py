@@ -128,3 +128,11 @@ def test_a_measurement_that_is_given_up_tries_no_further_size(monkeypatch, model
     monkeypatch.setattr(batching, "_timed", timed)
     batching.measure(model, given_up=lambda: 4 in calls)
     assert max(calls) == 4
+
+
+def test_what_every_image_takes_beside_the_network_counts_among_those_who_wait(model, monkeypatch):
+    monkeypatch.setattr(batching, "_timed", lambda denoise, x, t: 0.001)  # whatever the batch
+    monkeypatch.setattr(batching, "IMAGE", 0.0)
+    assert batching.measure(model).quick == max(SIZES)
+    monkeypatch.setattr(batching, "IMAGE", 0.001)
+    assert batching.measure(model).quick < 8
