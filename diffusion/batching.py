@@ -21,9 +21,9 @@ PATIENCE = 3.0  # how much longer than alone an image may take in a `quick` batc
 EVERYBODY_MOVES = 2.0  # seconds in which every image in flight should come one call further
 MEMORY = 2**31  # bytes that the films of all images in flight may fill
 WORTH_IT = 1.05  # times the images per second, from twice the batch, to try one more
-# Seconds, about, that a tick takes beside the network, and that each of its images adds on a CPU:
-# noise, mixing, pictures. Where the network is fast, they decide whom company slows down.
-TICK, IMAGE = 0.0006, 0.0003
+# Seconds, about, that a tick takes beside the network, and that on a CPU each image in company
+# adds: noise, mixing, pictures. Where the network is fast, they decide whom company slows down.
+TICK, IMAGE = 0.0006, 0.0005
 BUDGET = 4.0  # seconds, after which nothing more is tried
 
 
@@ -49,7 +49,8 @@ def measure(
     for size, tries in gains.items():
         if tries:
             seconds[size] = 2 * seconds[size // 2] / statistics.median_high(tries)
-    return capacity(seconds, picture_bytes=_bytes(model))
+    around = IMAGE if model.device.type == "cpu" else 0.0
+    return capacity(seconds, picture_bytes=_bytes(model), around=around)
 
 
 def _one_pass(
@@ -59,30 +60,29 @@ def _one_pass(
     over: Callable[[], bool],
 ) -> None:
     """Add the seconds of one image, and of each size its images per second over its half's."""
-    before = _tick(model, 1)
+    before = TICK + _seconds(model, 1)
     alone.append(before)
     for size, tries in gains.items():
         if over():
             break
-        now = _tick(model, size)
+        now = TICK + _seconds(model, size)
         tries.append(2 * before / now)
         if tries[-1] < WORTH_IT:
             break
         before = now
 
 
-def capacity(seconds: dict[int, float], picture_bytes: int) -> Capacity:
-    """The capacity of a machine that needs seconds[n] for a batch of n images."""
+def capacity(seconds: dict[int, float], picture_bytes: int, around: float = 0.0) -> Capacity:
+    """The capacity of a machine that needs seconds[n] for a batch of n images.
+
+    `around` is what each image takes beside the network, in seconds.
+    """
     rate = {size: size / seconds[size] for size in seconds}
     full = next(n for n in sorted(rate) if rate[n] >= GOOD_ENOUGH * max(rate.values()))
-    patient = [n for n in seconds if n <= full and seconds[n] <= PATIENCE * seconds[min(seconds)]]
+    waits = {n: seconds[n] + n * around for n in seconds if n <= full}
+    patient = [n for n, wait in waits.items() if wait <= PATIENCE * waits[min(waits)]]
     in_flight = min(EVERYBODY_MOVES * rate[full], MEMORY / (KEPT * len(LENSES) * picture_bytes))
     return Capacity(max(patient), full, rate[full], max(int(in_flight), full))
-
-
-def _tick(model: DiffusionModel, images: int) -> float:
-    around = images * IMAGE if model.device.type == "cpu" else 0.0
-    return TICK + around + _seconds(model, images)
 
 
 @torch.no_grad()
