@@ -20,6 +20,7 @@ from PIL import Image
 from demo import wording_train as wording
 from demo.estimate import BeingMeasured, Speeds, images_in, images_needed, milestone
 from demo.messages import data_uri
+from demo.readings import Readings
 from demo.training_settings import (
     OWN,
     SHIPPED,
@@ -56,6 +57,7 @@ class Desk:
         """`busy` tells whether the machine that trains draws for somebody just now."""
         self.trainings = runs
         self._draws = busy
+        self._readings = Readings()  # of pictures: no request has to last as long
         self._speeds = Speeds(NICE, runs.device, self._works)
         self._filming = threading.Lock()
         self._answers: dict[object, tuple[float, Any]] = {}
@@ -205,18 +207,18 @@ class Desk:
 
     def _reading(self, owner: str, said: list, names: list[str]) -> Future[dict]:
         """Of the files of a visitor, which goes on when no request waits for it."""
-        readings, of = self.trainings.uploads.readings, [owner, *map(str, said)]
-        going = readings.find(of)
+        of = [owner, *map(str, said)]
+        going = self._readings.find(of)
         if going and not going.done():
             return going
         try:
             paths = [read_uploaded(path) for path in said]
         except Refused:
-            found = readings.find(of)
+            found = self._readings.find(of)
             if found is None or (found.done() and found.result().get("later")):
                 raise
             return found  # it took the files away
-        return readings.begin(of, lambda: self.answer(lambda _: self._read(paths, names), {}))
+        return self._readings.begin(of, lambda: self.answer(lambda _: self._read(paths, names), {}))
 
     def _read(self, paths: list[Path], names: list[str]) -> dict:
         try:

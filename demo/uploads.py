@@ -27,7 +27,6 @@ import numpy as np
 from PIL import Image
 
 from demo import wording_train as wording
-from demo.readings import Readings
 from diffusion.data import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -84,7 +83,6 @@ class Uploads:
         self.folder = folder
         # A large picture takes a gigabyte of memory and many a processor for minutes.
         self._reading = threading.Lock()
-        self.readings = Readings()  # of those whose visitors need not wait for them
 
     @property
     def reading(self) -> bool:

@@ -126,7 +126,7 @@ class Run:
         when they are others, or when the run does not know which pictures it had.
         """
         there, config, keys = self._read_config()
-        if data and (there in BUILT_IN or not self.key()):
+        if data and (there in BUILT_IN or not keys["key"]):
             raise RunError(
                 f"{self.folder} does not know its pictures at another place; leave --data out"
             )

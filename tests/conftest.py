@@ -12,8 +12,8 @@ from pathlib import Path
 os.environ["CARTOON_CACHE"] = tempfile.mkdtemp(prefix="cartoon-tests-")
 os.environ["CARTOON_RUNS"] = tempfile.mkdtemp(prefix="cartoon-runs-")
 # Several processes of tests share the cores: teams of threads would wait for each other.
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1:
-    os.environ["OMP_NUM_THREADS"] = str(max(os.cpu_count() // (workers + 1), 1))
+if (processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) > 1:
+    os.environ["OMP_NUM_THREADS"] = str(max(os.cpu_count() // processes, 1))
 
 import numpy as np
 import pytest
