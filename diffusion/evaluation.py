@@ -241,13 +241,16 @@ def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
 
 def floor_read(faces: Faces, reader: AttributeReader | None) -> dict:
     """What the floor's row tells of attributes; nothing without a reader and labels."""
+    return _read(reader, faces.images.pixels[faces.unseen], faces)
+
+
+def _read(reader: AttributeReader | None, pixels: np.ndarray, faces: Faces) -> dict:
+    """How often each picture shows what its unseen picture does, by the reader and the palette.
+
+    Nothing without a reader and labels. Where no attribute was asked for, this is chance.
+    """
     if reader is None or faces.images.labels is None:
         return {}
-    return _got(reader, faces.images.pixels[faces.unseen], faces)
-
-
-def _got(reader: AttributeReader, pixels: np.ndarray, faces: Faces) -> dict:
-    """What the pictures show of what was asked, by the reader and by the palette."""
     asked = faces.labels(reader.labels)
     return {
         "fidelity": fidelity(reader, pixels, asked),
@@ -274,16 +277,14 @@ def evaluate_row(
     It has no seconds when pictures came out of the cache that were drawn in other circumstances.
     """
     pixels, seconds = drawn(subject, setting, faces, seed, batch, watch)
-    row = {
+    return {
         "model": subject.name,
         **setting.to_json(),
         "calls": setting.calls(subject.model.schedule),
         **({} if seconds is None else {"seconds": round(seconds, 2)}),
         **faces.measure(pixels),
+        **_read(reader, pixels, faces),
     }
-    if reader is not None and setting.guidance:
-        row |= _got(reader, pixels, faces)
-    return row
 
 
 def drawn(

@@ -215,6 +215,8 @@ def _asked(results: Mapping) -> str:
         "trained on real pictures and, marked palette, as their colours tell; the floor's row "
         "says how often these two are right."
     )
+    if any(not row["guidance"] and "fidelity" in row for row in results["rows"].values()):
+        told += " At w = 0 nothing is asked, and they tell how often chance shows it."
     chance = ", ".join(
         f"{name.replace('_', ' ')} {share:.2f}" for name, share in results.get("chance", {}).items()
     )

@@ -277,12 +277,13 @@ def test_what_was_asked_and_what_was_got_stand_side_by_side(model, data, reader,
     assert done.exit_code == 0, done.output
     results = json.loads(out.read_text())
     at_random, guided = results["rows"].values()
-    assert "fidelity" not in at_random
-    assert guided["fidelity"].keys() == {"colour", "spot"}
+    assert at_random["fidelity"].keys() == guided["fidelity"].keys() == {"colour", "spot"}
     assert guided["palette"].keys() == {"colour"}
     assert results["floor"]["palette"] == {"colour": 1.0}
     assert results["chance"]["colour"] > 0.4
-    assert "By chance: colour" in (tmp_path / "results.md").read_text()
+    table = (tmp_path / "results.md").read_text()
+    assert "By chance: colour" in table
+    assert "At w = 0 nothing is asked" in table
 
 
 def test_the_guidance_table_has_every_strength_in_three_ways(model, data, reader, tmp_path):

@@ -206,6 +206,14 @@ def test_the_conditions_say_which_pictures_precision_and_recall_saw(two):
     assert "see only" not in results.conditions(two | {"reference": 1000})
 
 
+def test_what_chance_shows_is_told_where_unasked_pictures_were_read():
+    unasked, guided = measured("ddim", 10, 9.0), measured("ddim", 10, 8.0) | {"guidance": 2.0}
+    read = {"fidelity": {"skin": 0.1}}
+    told = "At w = 0 nothing is asked"
+    assert told in results.conditions(stand_ins.results(unasked | read, guided | read))
+    assert told not in results.conditions(stand_ins.results(unasked, guided | read))
+
+
 def test_rows_that_differ_in_guidance_are_plotted_against_it(tmp_path):
     asked = {"fidelity": {"skin": 0.9, "glasses": 0.7}}
     rows = [measured("ddim", 10, 9.0)]
