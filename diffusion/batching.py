@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser
+from diffusion.device import out_of_memory
 from diffusion.film import KEPT, LENSES
 from diffusion.graphs import SIZES  # powers of two, into which OpenVINO cuts batches, too
 from diffusion.model import DiffusionModel
@@ -42,9 +42,13 @@ def measure(
         return given_up() or time.perf_counter() > end
 
     alone, gains = [], {size: [] for size in SIZES[1:]}
-    with contextlib.suppress(torch.OutOfMemoryError):  # the sizes before are what there is room for
+    try:
         for _ in range(passes):
             _one_pass(model, alone, gains, over)
+    except (RuntimeError, MemoryError) as error:
+        if not (alone and out_of_memory(error)):
+            raise
+        # The sizes before are what there is room for.
     seconds = {1: min(alone)}
     for size, tries in gains.items():
         if tries:

@@ -230,12 +230,14 @@ class Drawing:
         return self.count
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        last = int(np.max(np.arange(COUNT)[index], initial=-1))
+        numbers = np.arange(self.count)[index]
+        last = int(np.max(numbers, initial=-1))
         if last >= len(self._pixels):
             self.wait(last + 1)
-            path, drawn = self.folder / PIXELS, self.drawn
+            path, drawn = self.folder / PIXELS, min(self.drawn, self.count)
             self._pixels = np.memmap(path, np.uint8, "r", shape=(drawn, *self.shape[1:]))
-        return self._pixels[index]
+        # Counted from the first: while not all are mapped, an index from the end means another.
+        return self._pixels[index if len(self._pixels) == self.count else numbers]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self[:], dtype=dtype)

@@ -82,8 +82,9 @@ def convert(model: DiffusionModel) -> Path:
 
 
 class OpenVino:
-    """The clean image x0 that a model predicts, computed by OpenVINO on the CPU, in float32.
+    """The clean image x0 that a model predicts, in float32, computed by OpenVINO on the CPU.
 
+    Where the processor multiplies bfloat16, the network computes in it; elsewhere in float32.
     Called like a UNet; to the samplers it is a network that predicts x0. Torch would take several
     times as long for the way from the network's answer to x0, its code being out of the caches.
 

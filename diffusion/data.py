@@ -16,11 +16,13 @@ import re
 import shutil
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,8 @@ MAX_PIXELS = 50_000_000  # of one source image
 MAX_BYTES = 64 * 2**20  # of one source image's file
 MAX_IMAGES = 1_000_000
 BATCH, BATCH_BYTES = 256, 256 * 2**20  # files read ahead of the decoders
+LOOKS = 1.0  # seconds from one look at whether to stop to the next
+DECODING, LEFT_SECONDS = ".decoding-", 24 * 3600  # a folder that is worked in; when it is left over
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 LINKS = "links that lead out"  # beside suffixes, a kind of what is left out
 MOST_KINDS = 3  # named in a sentence
@@ -132,25 +136,56 @@ class Images:
             raise DataError(
                 f"{held_out} of {len(self)} pictures held out leaves none to learn from"
             )
-        digest = [hashlib.sha256(name.encode()).digest() for name in self.names]
-        order = np.array(sorted(range(len(self)), key=digest.__getitem__))
+        order = np.array(sorted(range(len(self)), key=self._digests.__getitem__))
         return np.sort(order[: len(self) - held_out]), np.sort(order[len(self) - held_out :])
+
+    def mark(self, held_out: int) -> str:
+        """What finds the `held_out` last pictures again, in a part of these or among more.
+
+        SHA-256, in hexadecimal, of the first one's name and of its pixels; "" where there is none.
+        """
+        if not held_out:
+            return ""
+        first = min(self.split(held_out)[1], key=self._digests.__getitem__)
+        return f"{self._digests[first]}-{self._shown(first)}"
+
+    def since(self, mark: str) -> int:
+        """How many names come from the marked one on, in the order of their SHA-256."""
+        return sum(own >= mark.partition("-")[0] for own in self._digests)
+
+    def has(self, mark: str) -> bool:
+        """Whether the marked picture is one of these, and not another of the same name."""
+        name, _, shown = mark.partition("-")
+        return any(own == name and self._shown(i) == shown for i, own in enumerate(self._digests))
+
+    def _shown(self, index: int) -> str:
+        """SHA-256 of a picture; "" for those still being drawn, whose names tell them apart."""
+        there = isinstance(self.pixels, np.ndarray)
+        return hashlib.sha256(self.pixels[index].tobytes()).hexdigest() if there else ""
+
+    @cached_property
+    def _digests(self) -> list[str]:
+        return [hashlib.sha256(_bytes_of(name)).hexdigest() for name in self.names]
 
 
 def load_images(
-    source: str | Path, size: int, progress: bool = True, complete: bool = False
+    source: str | Path,
+    size: int,
+    progress: bool = True,
+    complete: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Images:
     """Decode a folder, .zip or .tgz of images to size×size RGB on white, or open the cache of it.
 
     The name of a built-in style of cartoons is a source as well; its pictures may still be being
     drawn, unless `complete` asks to wait for all of them and their labels. Broken images are
     skipped and counted. Raises DataError, in one sentence, for a missing or empty source, an
-    archive whose paths leave it, or absurd sizes.
+    archive whose paths leave it, or absurd sizes; raises Stopped when `stopped()` meanwhile.
     """
     from diffusion.toons import BUILT_IN, load_built_in
 
     if str(source) in BUILT_IN:
-        return load_built_in(str(source), size, progress, complete)
+        return load_built_in(str(source), size, progress, complete, stopped)
     if not isinstance(size, int) or not MIN_SIZE <= size <= MAX_SIZE:
         raise DataError(f"pictures of {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
     source = Path(source)
@@ -159,10 +194,11 @@ def load_images(
     if is_decoded(source):
         return open_decoded(source, size)
     given = _folder(source) if source.is_dir() else None
-    key = _content_key(source, given.pictures if given else [source], size)
+    look = _now_and_then(stopped)
+    key = _content_key(source, given.pictures if given else [source], size, look)
     folder = cache_dir("images") / key
     if not (folder / "images.json").is_file():
-        _decode_into(folder, source, size, progress)
+        _decode_into(folder, source, size, progress, look)
     images = _open(folder, key, size)
     # The key of a folder is that of its pictures alone: what else there is may have changed.
     return replace(images, other=given.other) if given else images
@@ -194,13 +230,16 @@ def _open(folder: Path, key: str, size: int) -> Images:
     return Images(pixels, tuple(about["names"]), key, about["skipped"], about.get("other", {}))
 
 
-def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
+def _decode_into(
+    folder: Path, source: Path, size: int, progress: bool, look: Callable[[], None]
+) -> None:
     from tqdm import tqdm
 
     prepare = preparation(size)
     names, skipped, other = [], 0, Counter()
+    _remove_leftovers(folder.parent)
     # Decode beside the target: a cache is there completely or not at all.
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".decoding-"))
+    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=DECODING))
     try:
         with (
             open(work / "pixels.u8", "wb") as pixels,
@@ -218,6 +257,7 @@ def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
                     pixels.write(picture.tobytes())
                     names.append(PurePosixPath(path).stem)
                 bar.update(len(batch))
+                look()
         if not names:
             raise DataError(_nothing_in(source, skipped, other))
         about = {"names": names, "skipped": skipped, "other": other}
@@ -226,6 +266,15 @@ def _decode_into(folder: Path, source: Path, size: int, progress: bool) -> None:
             os.replace(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what processes left that were killed while they decoded, a day ago or earlier."""
+    for work in folder.glob(f"{DECODING}*"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            changed = max(path.stat().st_mtime for path in (work, *work.iterdir()))
+            if time.time() - changed > LEFT_SECONDS:
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def _nothing_in(source: Path, skipped: int, other: Mapping[str, int]) -> str:
@@ -354,10 +403,11 @@ def _folder(source: Path) -> _Folder:
         if inside not in path.resolve().parents:
             other[LINKS] += 1
         elif path.is_file():
-            if is_image_name(path.name):
+            name = path.relative_to(source).as_posix()
+            if is_image_name(name):
                 pictures.append(path)
             else:
-                _count(path.relative_to(source).as_posix(), other)
+                _count(name, other)
     return _Folder(pictures, other)
 
 
@@ -388,16 +438,21 @@ def _tar_files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]
 
 
 def _count(name: str, other: Counter[str]) -> None:
-    """Count a file of another kind, unless it or a folder it lies in is hidden."""
+    """Count a file of another kind, unless it is hidden."""
     path = PurePosixPath(name)
-    if not any(part.startswith(".") for part in path.parts):
+    if not _hidden(path):
         other[path.suffix.lower() or "no suffix"] += 1
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for a picture: by its suffix, hidden files never."""
+    """Whether a file of this path is taken for a picture: by its suffix, hidden files never."""
     path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not _hidden(path)
+
+
+def _hidden(path: PurePosixPath) -> bool:
+    """Whether a file or a folder it lies in is hidden, as those are that editors write."""
+    return any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 def check_inside(source: str | Path, name: str) -> None:
@@ -418,14 +473,36 @@ def _decoded_key(images: Images, size: int) -> str:
     return digest.hexdigest()[:24]
 
 
-def _content_key(source: Path, paths: Sequence[Path], size: int) -> str:
+def _content_key(source: Path, paths: Sequence[Path], size: int, look: Callable[[], None]) -> str:
     digest = hashlib.sha256(f"{VERSION}:{size}:".encode())
     for path in paths:
         if source.is_dir():
-            digest.update(
-                f"{path.relative_to(source).as_posix()}\0{path.stat().st_size}\0".encode()
-            )
+            name = path.relative_to(source).as_posix()
+            digest.update(_bytes_of(f"{name}\0{path.stat().st_size}\0"))
         with open(path, "rb") as file:
             while chunk := file.read(2**20):
                 digest.update(chunk)
+                look()
     return digest.hexdigest()[:24]
+
+
+def _bytes_of(name: str) -> bytes:
+    """A file's name as the disk has it: old disks and archives have some that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _now_and_then(stopped: Callable[[], bool]) -> Callable[[], None]:
+    """To be called often: raises Stopped when `stopped()`, which is asked once a second."""
+    from diffusion.cartoons import Stopped
+
+    asked = time.monotonic()
+
+    def look() -> None:
+        nonlocal asked
+        if time.monotonic() - asked < LOOKS:
+            return
+        asked = time.monotonic()
+        if stopped():
+            raise Stopped
+
+    return look

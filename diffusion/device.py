@@ -14,6 +14,10 @@ Result = TypeVar("Result")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MEMORY_FULL = "the device's memory is full; choose a smaller --batch"
+# What errors say, in small letters, that are RuntimeErrors like any other: MPS's, the CPU's, and
+# those of CUDA's libraries.
+NO_MEMORY = ("out of memory", "defaultcpuallocator", "invalid buffer size", "alloc_failed")
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -53,6 +57,14 @@ def training_precision(device: torch.device) -> torch.dtype:
 def precision_name(device: torch.device) -> str:
     """`training_precision` as a TrainConfig names it: "bfloat16" or "float32"."""
     return str(training_precision(device)).removeprefix("torch.")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or the machine, has no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in said for words in NO_MEMORY)
 
 
 def keep_memory() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from diffusion import joint
 from diffusion.ahead import Drawers
 from diffusion.batching import measure
+from diffusion.device import out_of_memory
 from diffusion.film import Film, Place
 from diffusion.model import DiffusionModel
 from diffusion.residents import Resident, Residents
@@ -287,13 +288,14 @@ class Engine:
         retry: Callable[[list[Part]], None] | None = None
         try:
             x, x0, eps = joint.compute(parts)
-        except (torch.OutOfMemoryError, MemoryError):
-            retry = self._advance_in_halves
         except Exception as error:
-            if len({part.walk.key for part in parts}) == 1:
+            if out_of_memory(error):
+                retry = self._advance_in_halves
+            elif len({part.walk.key for part in parts}) == 1:
                 self._fail(parts[0].walk, error)
                 return
-            retry = self._advance_each
+            else:
+                retry = self._advance_each
         if retry is not None:
             # Not in the clause above: an error keeps alive what the failed call had computed.
             retry(parts)
@@ -316,8 +318,9 @@ class Engine:
             self._advance([part])
 
     def _advance_in_halves(self, parts: list[Part]) -> None:
-        if parts[0].x.device.type == "cuda":
-            torch.cuda.empty_cache()
+        kind = parts[0].x.device.type
+        if kind != "cpu":
+            getattr(torch, kind).empty_cache()
         images = sum(len(part) for part in parts)
         if images == 1:
             parts[0].walk.film.fail("The device has no memory left; try again later.")

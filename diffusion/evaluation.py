@@ -141,6 +141,7 @@ class Faces:
 
     def measure(self, pixels: np.ndarray) -> dict:
         """Distances to the reference by extractor, and the share of copies."""
+        compiled.compute_with_torch()  # whoever drew may have left it one thread
         measured = {}
         for name, extract in self.extractors.items():
             rows, reference = features(pixels, extract), self.reference_features[name]

@@ -99,7 +99,9 @@ class Place:
     """Where in the waiting line a request stands."""
 
     number: int  # 1 is next
-    seconds: float  # until everything before it is computed: it begins no later than that
+    # About how long until it begins: what is before it takes so long to compute, but a shorter
+    # request that comes later may go first.
+    seconds: float
 
 
 class Film:

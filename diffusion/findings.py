@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from diffusion.scales import scale_of
+
 FEW = 20  # steps: at so many or fewer, the large variance is by far the worst of the table
 CORRECTS = (
     "Fresh noise also corrects what the network got wrong in earlier steps (arXiv 2206.00364 "
@@ -26,7 +28,7 @@ class Cell:
     sampler: str  # with what it was set to, as in the table
     eta: float | None  # of DDIM, and of DDPM small, which is DDIM with η 1
     steps: int
-    distance: float  # squared Fréchet distance
+    distance: float  # squared Fréchet distance, as the table shows it
     kernel: float  # distance, which unlike Fréchet's has an error
     error: float  # of the kernel distance, one standard error
 
@@ -63,12 +65,14 @@ def table_one(rows: Iterable[Mapping], extractor: str) -> list[Finding]:
     Guided rows and those of other spacings or finishes are passed over; no findings when none is
     left.
     """
+    scale = scale_of(extractor)
     cells = [
         Cell(
             sampler_of(row),
             _eta(row),
             row["steps"],
-            *(row["distances"][extractor][name] for name in ("frechet", "kid", "kid_error")),
+            scale.frechet(row["distances"][extractor]),
+            *scale.kernel(row["distances"][extractor]),
         )
         for row in rows
         if not row["guidance"] and row["spacing"] == "uniform" and "finish" not in row

@@ -21,7 +21,14 @@ from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from diffusion.denoiser import ANY, EVERYWHERE, Denoiser, Network, check_prediction
+from diffusion.denoiser import (
+    ANY,
+    EVERYWHERE,
+    Denoiser,
+    Network,
+    check_prediction,
+    output_channels,
+)
 from diffusion.device import apart
 from diffusion.files import read_text, replacing, write_json
 from diffusion.schedule import Schedule
@@ -29,6 +36,7 @@ from diffusion.unet import UNet, UNetConfig
 
 FORMAT = "cartoon-diffusion/1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+PARTS = ("network", "schedule", "image", "labels", "training")  # of the config, each an object
 UNUSABLE = (
     AttributeError,
     KeyError,
@@ -55,7 +63,10 @@ def value_names(labels: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...
 
 @dataclass(frozen=True)
 class DiffusionModel:
-    """A trained network, its schedule, what it predicts, and the meaning of its labels."""
+    """A trained network, its schedule, what it predicts, and the meaning of its labels.
+
+    Raises ValueError (ModelError) when these do not fit each other.
+    """
 
     network: UNet
     schedule: Schedule
@@ -75,6 +86,13 @@ class DiffusionModel:
         if counts != self.network.config.labels:
             raise ModelError(
                 f"labels have {counts} values, the network {self.network.config.labels}"
+            )
+        answers = self.network.config.out_channels or self.shape[0]
+        wanted = output_channels(self.prediction, self.shape[0])
+        if answers != wanted:
+            raise ModelError(
+                f"the network answers with {answers} channels, but to predict {self.prediction} it "
+                f"takes {wanted}; set its out_channels to {wanted}"
             )
 
     @property
@@ -106,11 +124,13 @@ class DiffusionModel:
         """denoise(x, t) -> (x0, eps); labels are int64 (B, attributes), -1 = any.
 
         `guidance` and `clip` hold for all images, or are (B,). Raises ValueError for labels that
-        the model does not know, and for a guidance that is negative or no number.
+        the model does not know, and for a guidance that is negative or no number; give labels on
+        the CPU, since what is on a GPU is taken as it is.
         """
         if labels is not None:
             labels = torch.as_tensor(labels)
             self._check_labels(labels)
+            labels = labels.to(self.device)  # once, and not at every step
         _check_guidance(guidance)
         return Denoiser(
             self.compute or self.network,
@@ -194,19 +214,26 @@ class DiffusionModel:
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload the model to the Hugging Face Hub and return its address.
 
-        The card of the folder that it was loaded from, where there is one, goes along.
+        The card of the folder that it was loaded from, where there is one, goes along. Raises
+        ModelError when the Hub cannot be reached or refuses.
         """
         import tempfile
 
         from huggingface_hub import HfApi
 
         api = HfApi()
-        api.create_repo(repo_id, exist_ok=True, private=private)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             if self.folder and (self.folder / CARD).is_file():
                 shutil.copyfile(self.folder / CARD, Path(folder, CARD))
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+            try:
+                api.create_repo(repo_id, exist_ok=True, private=private)
+                return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+            except _hub_errors() as error:
+                raise ModelError(
+                    f"{repo_id!r} cannot be uploaded ({_first_line(error)}); log in with "
+                    "`hf auth login`, or try again later"
+                ) from error
 
 
 def ready(network: nn.Module) -> nn.Module:
@@ -215,7 +242,10 @@ def ready(network: nn.Module) -> nn.Module:
 
 
 def read_config(folder: str | Path) -> dict:
-    """Read a model's config.json, or raise ModelError."""
+    """A model's config.json, in which every one of PARTS is a mapping, or left out.
+
+    Raises ModelError for one that cannot be used.
+    """
     path = Path(folder) / CONFIG
     try:
         config = json.loads(read_text(path))
@@ -236,6 +266,9 @@ def read_config(folder: str | Path) -> dict:
         raise ModelError(
             f"{path} has format {found!r}, this version reads {FORMAT!r}; update the package"
         )
+    odd = [part for part in PARTS if not isinstance(config.get(part, {}), dict)]
+    if odd:
+        raise ModelError(f"{path} has no object as its {odd[0]}; copy the model folder again")
     return config
 
 
@@ -271,10 +304,23 @@ def _download(name: str) -> Path:
             f"no model in {name}; give a folder with {CONFIG}, or a Hub name user/model"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"no model {name!r} here or on the Hub ({reason})") from error
+    except _hub_errors() as error:
+        raise ModelError(f"no model {name!r} here or on the Hub ({_first_line(error)})") from error
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """What asking the Hub may raise: those of its package, and those of the way to it."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        from httpx import HTTPError  # no OSError, unlike those of `requests`
+    except ImportError:  # an older huggingface_hub, which asks with `requests`
+        return (HfHubHTTPError, HFValidationError, OSError)
+    return (HfHubHTTPError, HFValidationError, OSError, HTTPError)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

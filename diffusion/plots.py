@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from diffusion.files import replacing
 from diffusion.findings import manner, sampler_of
+from diffusion.scales import scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +53,7 @@ def _of_guidance(results: Mapping) -> bool:
 def _against_guidance(results: Mapping, left: Axes, right: Axes) -> None:
     """FD, and the mean share of what was asked; a line per sampler and manner of guidance."""
     first, floor = results["extractors"][0], results["floor"]
+    scale = scale_of(first)
     for (sampler, how), rows in _guided(results["rows"].values()).items():
         rows = sorted(rows, key=lambda row: row["guidance"])
         style = {
@@ -61,16 +63,16 @@ def _against_guidance(results: Mapping, left: Axes, right: Axes) -> None:
             "linestyle": {"everywhere": "-", "raw eps": ":"}.get(how, "--"),
         }
         name = f"{sampler}, S {rows[0]['steps']}" + (f", {how}" if how != "everywhere" else "")
-        distances = [row["distances"][first]["frechet"] for row in rows]
+        distances = [scale.frechet(row["distances"][first]) for row in rows]
         left.plot([row["guidance"] for row in rows], distances, label=name, **style)
         read = [row for row in rows if "fidelity" in row]
         got = [fmean(row["fidelity"].values()) for row in read]
         right.plot([row["guidance"] for row in read], got, **style)
     if floor:
-        left.axhline(floor["distances"][first]["frechet"], label=FLOOR, **DOTTED)
+        left.axhline(scale.frechet(floor["distances"][first]), label=FLOOR, **DOTTED)
         if "fidelity" in floor:
             right.axhline(fmean(floor["fidelity"].values()), **DOTTED)
-    left.set(xlabel="guidance w", ylabel=f"FD ({first})", yscale="log")
+    left.set(xlabel="guidance w", ylabel=f"FD ({first}){scale.told}", yscale="log")
     right.set(xlim=left.get_xlim(), xlabel="guidance w", ylabel="share of attributes as asked")
 
 
@@ -89,6 +91,7 @@ def _guided(rows: Iterable[Mapping]) -> dict[tuple[str, str], list[Mapping]]:
 def _against_calls(results: Mapping, left: Axes, right: Axes) -> None:
     """FD and KID, a line per sampler and model, the floor dotted."""
     first = results["extractors"][0]
+    scale = scale_of(first)
     for (model, sampler), rows in _series(results["rows"].values()):
         rows = sorted(rows, key=lambda row: row["calls"])
         calls = [row["calls"] for row in rows]
@@ -101,18 +104,18 @@ def _against_calls(results: Mapping, left: Axes, right: Axes) -> None:
             style["linestyle"] = "--" if rows[0]["variance"] == "large" else "-"
             if "finish" in rows[0]:
                 style |= {"markerfacecolor": "none", "markersize": 6, "linestyle": ":"}
-        left.plot(calls, [value["frechet"] for value in values], **style)
-        kids = [1000 * value["kid"] for value in values]
-        errors = [1000 * value["kid_error"] for value in values]
+        left.plot(calls, [scale.frechet(value) for value in values], **style)
+        kids, errors = zip(*map(scale.kernel, values), strict=True)
         right.errorbar(calls, kids, errors, capsize=2, **style)
-    for axes, name in ((left, f"FD ({first})"), (right, "KID × 1000")):
+    names = f"FD ({first}){scale.told}", f"KID × {scale.kernel_told}"
+    for axes, name in zip((left, right), names, strict=True):
         axes.set(xlabel="calls of the network per picture", ylabel=name, xscale="log")
     left.set_yscale("log")
     right.set_yscale("symlog", linthresh=5)
     if results["floor"]:
         floor = results["floor"]["distances"][first]
-        left.axhline(floor["frechet"], label=FLOOR, **DOTTED)
-        right.axhline(1000 * floor["kid"], **DOTTED)
+        left.axhline(scale.frechet(floor), label=FLOOR, **DOTTED)
+        right.axhline(scale.kernel(floor)[0], **DOTTED)
 
 
 def _series(rows: Iterable[Mapping]) -> list[tuple[tuple[str, str], list[Mapping]]]:

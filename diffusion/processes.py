@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+NICEST = 19  # of give_way
 IDLE = 10  # from this degree on, Windows lets a process compute only when all others rest
 
 
@@ -34,7 +35,12 @@ def own_session() -> dict[str, Any]:
 
 
 def give_way(nice: int) -> None:
-    """Let every other program go first, to this degree: 0, not at all, to 19."""
+    """Let every other program go first, to this degree: 0, not at all, to 19.
+
+    Raises ValueError for any other number.
+    """
+    if not 0 <= nice <= NICEST:
+        raise ValueError(f"a degree of {nice}; choose --nice 0, not at all, to {NICEST}")
     if not nice:
         return
     if sys.platform == "win32":

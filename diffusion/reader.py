@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from diffusion.data import Images
 from diffusion.denoiser import ANY
 from diffusion.files import replacing
-from diffusion.model import CONFIG, ModelError, read_config, value_names
+from diffusion.model import CONFIG, UNUSABLE, ModelError, read_config, value_names
 from diffusion.noise import TRAINING, generator
 from diffusion.palette import Palette, colours_of, seen
 from diffusion.pictures import from_uint8
@@ -118,10 +118,11 @@ class AttributeReader:
             labels = value_names(json.loads(about["labels"]))
             network = ReaderNetwork(sum(map(len, labels.values())))
             network.load_state_dict(state)
-            accuracy, held_out = json.loads(about["accuracy"]), int(about["held_out"])
+            accuracy = {name: float(share) for name, share in json.loads(about["accuracy"]).items()}
+            held_out = int(about["held_out"])
             palette = _palette(json.loads(about["palette"]), labels)
             size = int(about["size"]) if "size" in about else None
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        except UNUSABLE as error:
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{path} is no reader of this version ({reason})") from None
         network.eval().requires_grad_(False)
@@ -142,7 +143,10 @@ def reader_beside(model: str | Path) -> AttributeReader | None:
 
 
 def drawn_size(folder: str | Path) -> int | None:
-    """Pixels per side of what the model in a folder draws; None where there is no model."""
+    """Pixels per side of what the model in a folder draws; None where there is no model.
+
+    Raises ModelError for a model that cannot be used.
+    """
     if not (Path(folder) / CONFIG).is_file():
         return None
     return read_config(folder).get("image", {}).get("size")

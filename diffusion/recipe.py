@@ -144,7 +144,7 @@ def _rows(
     if labels is None:
         return None
     labels = np.asarray(labels, dtype=np.int64)
-    rows = torch.as_tensor(labels, device=model.device)
+    rows = torch.as_tensor(labels)  # on the CPU, where the model can check them
     attributes = len(model.labels)
     if rows.shape not in ((attributes,), (count, attributes)):
         raise ValueError(

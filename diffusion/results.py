@@ -13,6 +13,7 @@ from diffusion.cache import cache_dir
 from diffusion.files import read_text, write_json, write_text
 from diffusion.findings import manner, sampler_of, table_one
 from diffusion.plots import FLOOR, plot, plot_title
+from diffusion.scales import scale_of
 from diffusion.train_config import images_seen
 
 FORMAT = "cartoon-evaluation/1"
@@ -180,7 +181,11 @@ def conditions(results: Mapping) -> str:
     """How the rows were measured, in sentences."""
     rows = list(results["rows"].values())
     first, *others = results["extractors"]
-    also = f" W-FD is the distance on {', '.join(others)} features, ×1000." if others else ""
+    scale = scale_of(first)
+    also = "".join(
+        f" {scale_of(other).column} is the distance on {other} features{scale_of(other).told}."
+        for other in others
+    )
     equal = _equal_sets(results)
     asked = _asked(results) if any(row["guidance"] for row in rows) else ""
     spacings = ", ".join(sorted({row["spacing"] for row in rows}))
@@ -190,11 +195,11 @@ def conditions(results: Mapping) -> str:
         f"{results['count']:,} pictures per row, seeds from {results['seed']}; reference "
         f"{results['reference']:,} training pictures of {results['data']}; floor: "
         f"{results['count']:,} real pictures that were never trained on. FD (squared Fréchet "
-        f"distance), KID, precision and recall on {first} features; FD depends on the number of "
-        f"pictures, so compare it with the floor and never with other extractors.{also}{equal} KID "
-        f"is ×1000, ± one standard error, near zero at most that. A copy is nearer than 5 grey "
-        f"levels (RMSE at 32 px) to a training picture. Spacing {spacings}; x0 clipped.{crisp}"
-        f"{asked} Seconds per picture on {results['machine']}{busy}."
+        f"distance{scale.told}), KID, precision and recall on {first} features; FD depends on the "
+        f"number of pictures, so compare it with the floor and never with other extractors.{also}"
+        f"{equal} KID is ×{scale.kernel_told}, ± one standard error, near zero at most that. A "
+        f"copy is nearer than 5 grey levels (RMSE at 32 px) to a training picture. Spacing "
+        f"{spacings}; x0 clipped.{crisp}{asked} Seconds per picture on {results['machine']}{busy}."
     )
 
 
@@ -264,14 +269,13 @@ def _columns(results: Mapping) -> dict:
     columns["calls"] = setting("calls")
     columns["s"] = lambda row: _seconds(row, results["count"])
     columns["FD"] = _distance(first)
-    columns["KID"] = lambda row: (
-        f"{1000 * row['distances'][first]['kid']:.1f} ± "
-        f"{1000 * row['distances'][first]['kid_error']:.1f}"
+    columns["KID"] = lambda row: "{:.1f} ± {:.1f}".format(
+        *scale_of(first).kernel(row["distances"][first])
     )
     columns["precision"] = measured("precision", "{:.2f}")
     columns["recall"] = measured("recall", "{:.2f}")
     for other in others:
-        columns["W-FD" if other == "haar" else f"FD {other}"] = _distance(other)
+        columns[scale_of(other).column] = _distance(other)
     columns["copies"] = lambda row: f"{row['copies']:.1%}"
     for witness, note in (("fidelity", ""), ("palette", " (palette)")):
         for name in dict.fromkeys(name for row in rows for name in row.get(witness, {})):
@@ -290,7 +294,6 @@ def _seconds(row: Mapping, count: int) -> str:
 
 
 def _distance(extractor: str) -> Callable[[Mapping], str]:
-    """Fréchet distances; those of pictures in [0, 1], ×1000."""
-    if extractor == "haar":
-        return lambda row: f"{1000 * row['distances'][extractor]['frechet']:.1f}"
-    return lambda row: f"{row['distances'][extractor]['frechet']:.1f}"
+    """The Fréchet distances of a column."""
+    scale = scale_of(extractor)
+    return lambda row: f"{scale.frechet(row['distances'][extractor]):.1f}"

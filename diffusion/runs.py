@@ -7,7 +7,7 @@ previews/NNNNNNN.png    16 fixed seeds, after so many images
 checkpoint.safetensors  weights, average, optimizer and step in one file
 model/                  the averaged weights, ready to sample; model@DECAY/ of more averages
 pictures/               what it learns from, decoded, when that was sent to a page
-status.json             pid, state, heartbeat
+status.json             pid, state, heartbeat, and how it ended
 lock                    held by the process that trains here
 stop                    touch it, and the run saves itself and ends
 """
@@ -15,13 +15,14 @@ stop                    touch it, and the run saves itself and ends
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -35,9 +36,10 @@ from safetensors.torch import save as to_bytes
 from diffusion.cartoons import Stopped
 from diffusion.data import Images, Source, is_decoded, load_images
 from diffusion.denoiser import ANY
+from diffusion.device import MEMORY_FULL, out_of_memory
 from diffusion.files import read_text, replacing, size_of, write_json, write_text
 from diffusion.labels import load_labels
-from diffusion.model import DiffusionModel
+from diffusion.model import CONFIG, DiffusionModel
 from diffusion.pictures import roughness, save_png, sheet
 from diffusion.processes import process_exists
 from diffusion.recipe import Recipe, draw
@@ -55,7 +57,10 @@ FIRST_SECONDS = 5.0  # until the first preview and checkpoint, at most
 ROUGHNESS_OF = 256  # pictures of the data
 HALVINGS = 3  # of the learning rate, before a run is given up
 BUSY = {"starting", "preparing", "running"}
-KEYS = ("key", "labels_key")  # by what a run knows its pictures and their labels
+# Why a run ended early, for those who have their own words for it.
+REASONS = NOT_A_NUMBER, DISK_FULL, TIME_OVER = "not a number", "disk full", "time over"
+# By what a run knows its pictures, their labels, and those that it holds out; see Images.
+KEYS = ("key", "labels_key", "held_out_mark")
 PREVIEW_SEEDS = range(16)
 PREVIEW_STEPS = 20
 PREVIEW_GUIDANCE = 2.0  # of the second half of the seeds, which ask for something
@@ -144,9 +149,21 @@ class Run:
     def remember(self, images: Images, labels: np.ndarray | None) -> None:
         """Note by what the run knows what it begins with; from then on it takes nothing else."""
         data, config, known = self._read_config()
-        keys = {"key": images.key, "labels_key": "" if labels is None else labels_key(labels)}
+        keys = {
+            "key": images.key,
+            "labels_key": "" if labels is None else labels_key(labels),
+            "held_out_mark": images.mark(config.held_out),
+        }
         if keys != known:
             self._write_config(data, config, keys)
+
+    def check_whole(self) -> None:
+        """Raise RunError when training would begin from nothing and replace the run's model."""
+        if self.made_room:
+            raise RunError(
+                f"{self.folder} has a model and no checkpoint to go on from; put it back, or "
+                f"start a new run with --from {self.model_folder} to begin with that model"
+            )
 
     def check_pictures(self, images: Images) -> None:
         """Raise RunError unless they are those that the run began with, as far as it knows."""
@@ -202,7 +219,7 @@ class Run:
             ) from None
 
     def status(self) -> dict:
-        """state, pid, heartbeat, images and message; {} when there is none."""
+        """state, pid, heartbeat, images, message and reason; {} when there is none."""
         try:
             return json.loads(read_text(self.status_path))
         except (FileNotFoundError, ValueError):
@@ -222,6 +239,11 @@ class Run:
             return _held(self.lock_path)
         except OSError:  # a disk without locks
             return process_exists(pid)
+
+    @property
+    def made_room(self) -> bool:
+        """Whether it has a model and nothing to go on from: training would begin from nothing."""
+        return (self.model_folder / CONFIG).is_file() and not self.checkpoint_path.exists()
 
     @property
     def announced(self) -> bool:
@@ -262,9 +284,15 @@ class Run:
         tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
         with replacing(self.checkpoint_path) as temporary:
             temporary.write_bytes(to_bytes(tensors))  # save_file would leave files of its own
+        keys = self._read_config()[2]
+        about = {
+            "seconds": round(seconds),
+            "source": source and asdict(source),
+            "data_key": keys["key"],
+            "held_out_mark": keys["held_out_mark"],
+        }
         for decay in trainer.averages:
-            about = {"seconds": round(seconds), "source": source and asdict(source)}
-            model = trainer.model(decay, **about, data_key=self.key())
+            model = trainer.model(decay, **about)
             folder = model.save_pretrained(self.folder_of(decay, trainer.config))
             write_text(folder / "README.md", run_card(model, trainer.images, seconds))
 
@@ -276,26 +304,38 @@ class Run:
     def load(self, trainer: Trainer) -> float:
         """Bring the trainer to the checkpoint, if there is one; returns the seconds trained."""
         if not self.checkpoint_path.exists():
-            self._cut_metrics(0)
+            self._cut_back(0, 0)
             return 0.0
         try:
             with safe_open(self.checkpoint_path, framework="pt") as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             trainer.load(state)
         except (KeyError, RuntimeError, SafetensorError) as error:
+            if out_of_memory(error):
+                raise
             reason = " ".join(str(error).split())[:200]
             raise RunError(
                 f"{self.checkpoint_path} cannot be used ({reason}); start a new run"
             ) from error
-        self._cut_metrics(trainer.step)
+        self._cut_back(trainer.step, trainer.images)
         return state["seconds"].item()
 
     def write_status(
-        self, state: str, images: int, message: str = "", pid: int | None = None
+        self,
+        state: str,
+        images: int,
+        message: str = "",
+        pid: int | None = None,
+        reason: str = "",
     ) -> None:
-        """Say what the process does that trains here, by default this one."""
+        """Say what the process does that trains here, by default this one.
+
+        `message` is a sentence for the command line, and `reason` one of REASONS, or "", for
+        programs with words of their own.
+        """
         status = {"state": state, "pid": pid or os.getpid(), "heartbeat": time.time()}
-        write_json(self.status_path, {**status, "images": images, "message": message})
+        told = {"images": images, "message": message, "reason": reason}
+        write_json(self.status_path, {**status, **told})
 
     def add_metrics(self, pulse: Pulse) -> None:
         """Append one line; raise RunError when the run was deleted."""
@@ -337,7 +377,9 @@ class Run:
 
     def preview_paths(self) -> list[Path]:
         """The previews, in the order of the images seen; as text, ten million come before two."""
-        return sorted(self.previews.glob("*.png"), key=lambda path: int(path.stem))
+        # Whoever looks at them with another program may leave a copy there.
+        found = [path for path in self.previews.glob("*.png") if path.stem.isdecimal()]
+        return sorted(found, key=lambda path: int(path.stem))
 
     def thin_previews(self, most_bytes: int, few: int = 2) -> None:
         """Delete every second preview until all take at most so many bytes, or are so few.
@@ -346,23 +388,51 @@ class Run:
         """
         paths = self.preview_paths()
         while len(paths) > few and size_of(self.previews) > most_bytes:
-            for path in paths[1:-1:2]:
+            for path in set(paths) - set(_every_second(paths)):
                 with contextlib.suppress(PermissionError):  # on Windows, while somebody looks at it
                     path.unlink(missing_ok=True)
             if len(left := self.preview_paths()) == len(paths):
                 return
             paths = left
 
+    def thinned_bytes(self, few: int = 2) -> int:
+        """What thin_previews could free, were no byte allowed."""
+        kept = before = self.preview_paths()
+        while len(kept) > few:
+            kept = _every_second(kept)
+        return _bytes_of(set(before) - set(kept))
+
     def _check_there(self) -> None:
         # Whatever is written would make the folder again.
         if not self.exists:
             raise RunError(f"{self.folder} was deleted while it was being trained")
+
+    def _cut_back(self, step: int, images: int) -> None:
+        """Forget what came after a checkpoint: it comes again, or was another attempt."""
+        self._cut_metrics(step)
+        for path in self.preview_paths():
+            if int(path.stem) > images:
+                with contextlib.suppress(PermissionError):  # on Windows, while somebody looks at it
+                    path.unlink(missing_ok=True)
 
     def _cut_metrics(self, step: int) -> None:
         if self.metrics_path.exists():
             records = _parsed(read_text(self.metrics_path).splitlines())
             kept = [record for record in records if record["step"] <= step]
             write_text(self.metrics_path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _every_second(paths: list[Path]) -> list[Path]:
+    """The first, every second of the others, and the last."""
+    return paths[:-1:2] + paths[-1:]
+
+
+def _bytes_of(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # another process has thinned them out
+            total += path.stat().st_size
+    return total
 
 
 def preview_labels(model: DiffusionModel) -> np.ndarray:
@@ -383,14 +453,16 @@ def train_run(
     stopped: Callable[[], bool] = lambda: False,
     progress: bool = True,
     more: int = 0,
+    at_most: float = math.inf,
 ) -> Iterator[Pulse]:
     """Train the run in its folder from its last checkpoint, yielding a pulse now and then.
 
     It goes on to the end of the budget, which grows by `more` images as soon as it can go on.
-    Ends early, with everything saved, when `stopped()` or when the run's `stop` file appears, also
-    while pictures are being drawn.
+    Ends early, with everything saved, when `stopped()`, when the run's `stop` file appears or after
+    `at_most` seconds, also while pictures are being drawn or decoded.
     When the loss is no longer a number, the last checkpoint is taken up at half the learning
-    rate. Raises RunError when another process is training here, or when that did not help.
+    rate. Raises RunError when another process is training here, when that did not help, and when
+    the run has a model whose checkpoint is gone.
     """
     lock = FileLock(run.lock_path, timeout=LOCK_SECONDS, thread_local=False)
     try:
@@ -401,18 +473,17 @@ def train_run(
     except Timeout:
         pid = run.status().get("pid")
         raise RunError(f"{run.folder} is being trained by process {pid}; stop it first") from None
-    if not run.announced:
-        run.stop_path.unlink(missing_ok=True)  # a left-over; whoever stops it from now on means it
     try:
-        while True:
-            try:
-                yield from _train(
-                    run, device, preview_seconds, checkpoint_seconds, stopped, progress, more
-                )
-                return
-            except NotANumberError as error:
-                run.go_back(error)
-                more = 0  # it has grown already
+        run.check_whole()
+        if not run.announced:
+            run.stop_path.unlink(missing_ok=True)  # a left-over; who stops it from now on means it
+        ends = _Ending(run, stopped, at_most)
+        while not (
+            yield from _train(
+                run, device, preview_seconds, checkpoint_seconds, ends, progress, more
+            )
+        ):
+            more = 0  # it has grown already
     finally:
         lock.release()
 
@@ -422,21 +493,18 @@ def _train(
     device: torch.device | str,
     preview_seconds: float,
     checkpoint_seconds: float,
-    stopped: Callable[[], bool],
+    ends: _Ending,
     progress: bool,
     more: int,
-) -> Iterator[Pulse]:
+) -> Generator[Pulse, None, bool]:
+    """One attempt; returns whether it came to its end, and did not go back to learn more slowly."""
     _, config = run.config()
     if more:
         config = config.extend(more, run.saved_step())
     torch.set_num_threads(config.threads)
     images_before = run.status().get("images", 0)
     state, message = "failed", "the training process ended unexpectedly; resume the run"
-    trainer = None
-
-    def ends() -> bool:
-        return stopped() or run.stop_path.exists()
-
+    trainer, reason = None, ""
     try:
         run.write_status("preparing", images_before)
         images = _pictures(run, progress, ends)
@@ -473,20 +541,51 @@ def _train(
         run.save(trainer, meter.seconds, images.source)
         run.save_preview(trainer.model(), trainer.images, rough)
         state, message = "finished" if trainer.step == config.steps else "stopped", ""
+        reason = ends.reason
     except Stopped:
         if trainer and trainer.step:
             run.save(trainer, meter.seconds, images.source)
-        state, message = "stopped", ""
+        state, message, reason = "stopped", "", ends.reason
+    except NotANumberError as error:
+        message, reason = str(error), NOT_A_NUMBER
+        run.go_back(error)  # raises it when that has not helped
+        state, message, reason = "preparing", "", ""
     except (RunError, ValueError, OSError) as error:
-        message = str(error)
+        message, reason = str(error), DISK_FULL if _is_disk_full(error) else ""
         raise
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        message = MEMORY_FULL
+        raise RunError(message) from error
     finally:
         if run.exists:
-            run.write_status(state, trainer.images if trainer else images_before, message)
+            seen = trainer.images if trainer else images_before
+            run.write_status(state, seen, message, reason=reason)
+    return state != "preparing"
+
+
+class _Ending:
+    """Whether a run is to end before its budget does."""
+
+    def __init__(self, run: Run, stopped: Callable[[], bool], at_most: float):
+        self._run, self._stopped, self._latest = run, stopped, time.monotonic() + at_most
+        self.reason = ""  # one of REASONS, where it ends without being asked to
+
+    def __call__(self) -> bool:
+        if self._stopped() or self._run.stop_path.exists():
+            return True
+        if time.monotonic() > self._latest:
+            self.reason = TIME_OVER
+        return bool(self.reason)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _pictures(run: Run, progress: bool, stopped: Callable[[], bool]) -> Images:
-    """What the run learns from; raises Stopped when `stopped()` while it is being drawn."""
+    """What the run learns from; raises Stopped when `stopped()` before it is there."""
     data, config = run.config()
     if data in BUILT_IN:
         images = load_built_in(data, config.size, progress, bool(config.labels), stopped)
@@ -498,7 +597,7 @@ def _pictures(run: Run, progress: bool, stopped: Callable[[], bool]) -> Images:
         data = str(run.pictures)
     if run.key() and not Path(data).exists():
         raise RunError(f"there is no {data}; say with --data where the run's pictures are now")
-    images = load_images(data, config.size, progress)
+    images = load_images(data, config.size, progress, stopped=stopped)
     run.check_pictures(images)
     return images
 

@@ -23,7 +23,8 @@ class Schedule:
     """The noise schedule on T + 1 levels; build one with `linear` or `cosine`.
 
     `alpha_bar`, `signal` and `noise` are float64 tensors of shape (T + 1,), indexed by level.
-    Schedules are plain values: equal settings make equal, hashable schedules.
+    Schedules are plain values: equal settings make equal, hashable schedules. Raises ValueError
+    for settings that are none, or that leave level 1 without noise or level T without signal.
     """
 
     kind: str
@@ -38,10 +39,19 @@ class Schedule:
             raise ValueError(
                 f"a schedule of {self.T} levels; choose a whole number from 1 to {MAX_T}"
             )
-        if self.kind == "linear":
-            for beta in (self.beta_start, self.beta_end):
-                if beta is None or not 0 < beta <= MAX_BETA:
-                    raise ValueError(f"beta {beta} is outside (0, {MAX_BETA}]")
+        betas = (self.beta_start, self.beta_end)
+        if self.kind == "cosine":
+            if betas != (None, None):
+                raise ValueError("a cosine schedule has no betas; leave them out, or choose linear")
+            return
+        for beta in betas:
+            if not isinstance(beta, (int, float)) or not 0 < beta <= MAX_BETA:
+                raise ValueError(f"beta {beta!r} is no number in (0, {MAX_BETA}]")
+        if not (self.alpha_bar[-1] > 0 and self.alpha_bar[1] < 1):
+            raise ValueError(
+                f"betas from {self.beta_start:g} to {self.beta_end:g} over {self.T} levels leave "
+                "no noise at the first one or no signal at the last; choose others"
+            )
 
     @classmethod
     def linear(

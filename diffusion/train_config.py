@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
-from diffusion.data import Source
+from diffusion.data import Images, Source
 from diffusion.denoiser import check_prediction, output_channels
-from diffusion.model import DiffusionModel, value_names
+from diffusion.model import DiffusionModel, ModelError, value_names
 from diffusion.noise import check_seed
 from diffusion.schedule import Schedule
 from diffusion.unet import UNetConfig
@@ -52,6 +52,7 @@ class TrainConfig:
     learned_before: tuple[Source, ...] = ()  # where those came from, as far as it is known
     # The fewest held out of the same pictures by the models before, by the pictures' key.
     held_out_before: Mapping[str, int] = field(default_factory=dict)
+    held_out_marks: tuple[str, ...] = ()  # what those held out, as far as they note it; see Images
     halved: tuple[int, ...] = ()  # steps from which on the learning rate is half of what it was
     # (step, images) of every extension that came while the rate was falling, or afterwards: the
     # step it came at, and the budget until then.
@@ -64,6 +65,7 @@ class TrainConfig:
         object.__setattr__(self, "extended", tuple((step, old) for step, old in self.extended))
         object.__setattr__(self, "learned_before", _sources(self.learned_before))
         object.__setattr__(self, "held_out_before", _counts(self.held_out_before))
+        object.__setattr__(self, "held_out_marks", tuple(self.held_out_marks))
         object.__setattr__(self, "labels", value_names(self.labels))
         check_prediction(self.prediction)
         _ = self.network  # refuses absurd sizes
@@ -163,18 +165,25 @@ def shape_of(model: DiffusionModel) -> dict:
         "seen_before": images_seen(model.training),
         "learned_before": learned_from(model.training),
         "held_out_before": fewest_held_out(model.training),
+        "held_out_marks": marks_of(model.training),
     }
 
 
 def images_seen(training: Mapping) -> int:
     """Pictures that a model has seen, counting repeats, by what it notes of its training.
 
-    Those that the model it began with had seen are among them.
+    Those that the model it began with had seen are among them. Raises ModelError for notes that
+    are none.
     """
-    images = training.get("images", 0)
-    if "step" in training:  # a model of a run that had not ended
-        images = min(training["step"] * training["batch"], images)
-    return images + training.get("seen_before", 0)
+    try:
+        images = training.get("images", 0)
+        if "step" in training:  # a model of a run that had not ended
+            images = min(training["step"] * training["batch"], images)
+        return int(images + training.get("seen_before", 0))
+    except (KeyError, TypeError, ValueError):
+        raise ModelError(
+            "how many pictures the model has seen cannot be read; take another model"
+        ) from None
 
 
 def learned_from(training: Mapping) -> tuple[Source, ...]:
@@ -183,9 +192,8 @@ def learned_from(training: Mapping) -> tuple[Source, ...]:
     Those of the model it began with are among them, and come first.
     """
     own = training.get("source")
-    return tuple(
-        dict.fromkeys(_sources([*training.get("learned_before", ()), *([own] if own else [])]))
-    )
+    before = _sources(training.get("learned_before", ()))
+    return tuple(dict.fromkeys((*before, *_sources([own] if own else []))))
 
 
 def fewest_held_out(training: Mapping) -> dict[str, int]:
@@ -200,12 +208,35 @@ def fewest_held_out(training: Mapping) -> dict[str, int]:
     return fewest
 
 
-def check_held_out(config: TrainConfig, key: str) -> None:
+def marks_of(training: Mapping) -> tuple[str, ...]:
+    """What a model and those before it held out, by what it notes of its training; see Images."""
+    marks = [*_texts(training.get("held_out_marks", ())), training.get("held_out_mark", "")]
+    return tuple(dict.fromkeys(filter(None, _texts(marks))))
+
+
+def never_seen(training: Mapping, images: Images, usual: int = 0) -> int:
+    """How many pictures, the last by their names' SHA-256, a model never saw.
+
+    By what it notes of its training: how many it held out, `usual` where that is not told, and,
+    from the first of them on, of which names. So it holds for a part of its pictures as well.
+    """
+    held_out = _counts({"": training.get("held_out", usual)})[""]
+    (mark,) = _texts([training.get("held_out_mark", "")])
+    return min(held_out, images.since(mark)) if mark else held_out
+
+
+def check_held_out(config: TrainConfig, images: Images) -> None:
     """Raise ValueError when a model before has learned from pictures that a run holds out.
 
-    `key` is that of the run's pictures; models that do not note theirs are let through.
+    Those are known by the key of all or, where that is another one, as of a folder that was packed
+    or of which something was taken away, by the first that was held out. Models that note neither
+    are let through.
     """
-    fewest = config.held_out_before.get(key, config.held_out)
+    fewest = min(
+        config.held_out_before.get(images.key, config.held_out),
+        *(images.since(mark) for mark in config.held_out_marks if images.has(mark)),
+        config.held_out,
+    )
     if fewest < config.held_out:
         raise ValueError(
             f"the model to begin with held out {fewest:,} of these pictures and has seen the "
@@ -220,6 +251,12 @@ def _counts(given: Mapping[str, int]) -> dict[str, int]:
         raise ValueError(
             "how many pictures the models before held out cannot be read; take another model"
         ) from None
+
+
+def _texts(given: Sequence[str]) -> list[str]:
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, str) for one in given):
+        raise ValueError("what the models before held out cannot be read; take another model")
+    return list(given)
 
 
 def _sources(given: Iterable[Source | Mapping]) -> tuple[Source, ...]:

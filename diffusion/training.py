@@ -81,6 +81,8 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=fused,
         )
+        # Where AdamW looks for its count of steps: any other would be waited for at every step.
+        self._counted = self.device if fused else torch.device("cpu")
         self.step = 0
         self._weight = loss_weight(self.schedule, config).float().to(self.device)
 
@@ -237,7 +239,7 @@ class Trainer:
             for key, moment in moments.items():
                 for name, part in self._named(f"optimizer.{key}.", moment).items():
                     part.copy_(state[name])
-            steps = torch.tensor(float(self.step), device=self.device)
+            steps = torch.tensor(float(self.step), device=self._counted)
             self.optimizer.state[self._weights] = {"step": steps, **moments}
 
     def _named(self, prefix: str, flat: Tensor) -> dict[str, Tensor]:

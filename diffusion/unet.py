@@ -25,7 +25,10 @@ LABEL_STD = 0.3
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The shape of a UNet; `labels` holds the number of values of each attribute."""
+    """The shape of a UNet; `labels` holds the number of values of each attribute.
+
+    Raises ValueError for numbers that are not whole or that no network should have.
+    """
 
     size: int = 64  # picture side in pixels
     channels: int = 3
@@ -38,6 +41,7 @@ class UNetConfig:
         # JSON has lists only; tuples keep the value hashable.
         object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "labels", tuple(self.labels))
+        self._check_whole()
         step = FOLD * 2 ** (len(self.widths) - 1)
         if not 1 <= len(self.widths) <= 6 or any(
             not 16 <= w <= 1024 or w % 16 for w in self.widths
@@ -51,6 +55,15 @@ class UNetConfig:
             raise ValueError("a UNet answers with 1 to 16 channels")
         if len(self.labels) > 32 or any(not 1 <= count <= 1000 for count in self.labels):
             raise ValueError("a UNet has at most 32 attributes of 1 to 1000 values each")
+
+    def _check_whole(self) -> None:
+        # JSON has 64.0 and true as well, which compare like numbers and fail in the network.
+        for name, value in asdict(self).items():
+            if value is None and name == "out_channels":
+                continue
+            for number in value if isinstance(value, tuple) else (value,):
+                if not isinstance(number, int) or isinstance(number, bool):
+                    raise ValueError(f"{name} {number!r} of a UNet; choose a whole number")
 
     def to_json(self) -> dict:
         """The settings as JSON types; `UNetConfig(**value)` is the way back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,9 +13,8 @@ from diffusion.ahead import Ahead, Drawers
 from diffusion.denoiser import ANY
 from diffusion.film import Film, first_still, still
 from diffusion.finish import finished
-from diffusion.model import DiffusionModel
 from diffusion.noise import Noise, check_seed
-from diffusion.recipe import Recipe
+from diffusion.recipe import Recipe, check_guidance
 from diffusion.residents import Resident
 from diffusion.samplers import Frame, Step, noise_levels
 from diffusion.slots import Claim
@@ -27,6 +26,7 @@ class Request:
 
     `labels` has one value per attribute of the model, -1 for "any", and holds for all images.
     A request with a name of its own in `alone` is computed anew, in batches without strangers.
+    Raises ValueError for seeds and a guidance that cannot be used.
     """
 
     model: str
@@ -41,6 +41,16 @@ class Request:
             raise ValueError("no seeds given; give one for each picture")
         for seed in self.seeds:
             check_seed(seed)
+        check_guidance(self.guidance)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a network's batch that one call takes for all images.
+
+        Guidance needs two for each: what was asked for, and anything.
+        """
+        guided = bool(set(self.labels or ()) - {ANY}) and self.guidance not in (0, 1)
+        return len(self.seeds) * (2 if guided else 1)
 
 
 class Walk:
@@ -53,7 +63,7 @@ class Walk:
         self.film = Film(calls=len(self.plan))
         self.readers = 0
         self.calls = 0  # rows of the plan that all images have done
-        self.labels = _labels(request, self.model)
+        self.labels = checked_labels(request.labels, self.model.labels)
         noise = Noise(request.seeds, self.model.shape, self.model.device)
         self._noise = Ahead(noise, noise_levels(self.plan), drawers)
         self._x: Tensor | None = None  # until the first call
@@ -88,12 +98,13 @@ class Walk:
     def begin(self) -> None:
         """Draw x_T, the first still."""
         self._x = self._noise(self.model.schedule.T)
-        self._begun = time.perf_counter()
         self.film.add(first_still(self.model.schedule.T, self._x))
 
     def take(self, images: int) -> Part:
         """The next images that have the current row before them."""
         first = self._landed_images
+        if not (self.calls or first):
+            self._begun = time.perf_counter()  # others may be served between `begin` and this
         rows = slice(first, first + images)
         previous = None if self._x0_previous is None else self._x0_previous[rows]
         return Part(self, self.plan[self.calls], rows, self._x[rows], previous)
@@ -173,8 +184,8 @@ class Group:
 
     @property
     def work(self) -> int:
-        """Calls times images that are still to do."""
-        return sum(walk.images * walk.calls_left for walk in self.wanted)
+        """Rows of the network's batches that are still to do."""
+        return sum(walk.request.rows * walk.calls_left for walk in self.wanted)
 
     @property
     def calls_left(self) -> int:
@@ -202,9 +213,15 @@ def joined(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
-def _labels(request: Request, model: DiffusionModel) -> tuple[int, ...] | None:
-    counts = [len(values) for values in model.labels.values()]
-    labels = request.labels
+def checked_labels(
+    labels: tuple[int, ...] | None, known: Mapping[str, Sequence[str]]
+) -> tuple[int, ...] | None:
+    """The labels themselves; -1 for every attribute where there are none.
+
+    `known` are a model's attributes and their values; of a model without any, the answer is None
+    or (). Raises ValueError for labels that such a model does not know.
+    """
+    counts = [len(values) for values in known.values()]
     if labels is None:
         return (ANY,) * len(counts) or None
     fitting = len(labels) == len(counts) and all(

@@ -75,8 +75,9 @@ def test_every_way_answers_like_the_plain_network(model, way, images):
 
 
 @needs_openvino
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("T", [1000, 250])
+@pytest.mark.parametrize(
+    ("prediction", "T"), [*((prediction, 1000) for prediction in PREDICTIONS), ("v", 250)]
+)
 @torch.no_grad()
 def test_openvino_answers_with_the_clean_image_whatever_the_network_predicts(prediction, T):
     config = UNetConfig(size=16, widths=(16, 32), out_channels=output_channels(prediction, 3))

@@ -213,3 +213,18 @@ def test_who_draws_for_a_training_holds_no_file_of_its_run(tmp_path):
     assert {held["0"], held["1"]} == {os.devnull}
     assert Path(held["2"]).is_relative_to(tmp_path / "cache")
     assert not [path for path in held.values() if path.startswith(str(run))]
+
+
+def test_a_drawing_of_few_pictures_is_as_long_as_it_says_and_counts_from_its_own_end(few):
+    draw_some(Drawing("pixel-art", 8))  # 60, by somebody else
+    drawing = Drawing("pixel-art", 8, 30)
+    assert drawing[:].shape == drawing.shape == (30, 8, 8, 3)
+    assert np.array_equal(drawing[-1], face("pixel-art", 29, 8)[0])
+    with pytest.raises(IndexError):
+        drawing[30]
+
+
+def test_an_index_from_the_end_is_the_same_picture_while_others_are_still_drawn(few, monkeypatch):
+    monkeypatch.setattr(Drawing, "_have_drawn", lambda self: draw_some(self, 20))
+    drawing = Drawing("pixel-art", 8)
+    assert np.array_equal(drawing[:-50][-1], face("pixel-art", 9, 8)[0])

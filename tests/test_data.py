@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from PIL import Image
 
 from diffusion import data
+from diffusion.cartoons import Stopped
 from diffusion.data import (
     CARTOONSET_BOX,
     DataError,
@@ -92,7 +95,8 @@ COLOURS = {"a.png": "red", "deep/er/b.PNG": "lime", "deep/c.jpg": "blue"}
 
 def entries() -> dict[str, bytes]:
     content = {name: png(plain(colour)) for name, colour in COLOURS.items()}
-    return {**content, "notes.txt": b"hello", ".hidden.png": png(), "__MACOSX/._a.png": b"x"}
+    hidden = {".hidden.png": png(), "deep/.ipynb_checkpoints/c-checkpoint.png": png()}
+    return {**content, **hidden, "notes.txt": b"hello", "__MACOSX/._a.png": b"x"}
 
 
 def make_folder(tmp_path: Path) -> Path:
@@ -555,6 +559,31 @@ def test_the_same_faces_are_held_out_from_a_larger_set_or_an_archive(many, tmp_p
     assert {archived.names[i] for i in again} == {many.names[i] for i in held_out}
 
 
+def test_held_out_pictures_are_found_again_in_a_part_of_all_and_among_more(many):
+    mark = many.mark(7)
+    assert many.since(mark) == 7
+    assert many.has(mark)
+    train, held_out = many.split(7)
+    first = next(i for i in held_out if many.mark(7).startswith(sha256(many.names[i])))
+    part = of(many, [*train[:5], *held_out])
+    assert (part.since(mark), part.has(mark)) == (7, True)
+    rest = of(many, [*train, *(i for i in held_out if i != first)])
+    assert (rest.since(mark), rest.has(mark)) == (6, False)
+    others = dataclasses.replace(many, pixels=255 - many.pixels)
+    assert (others.since(mark), others.has(mark)) == (7, False)  # of the same names
+    assert many.mark(0) == ""
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of(images: data.Images, chosen: list[int]) -> data.Images:
+    """Some of the pictures."""
+    names = tuple(images.names[i] for i in chosen)
+    return dataclasses.replace(images, pixels=images.pixels[chosen], names=names)
+
+
 def test_nothing_may_be_held_out(many):
     train, held_out = many.split(0)
     assert (len(train), len(held_out)) == (30, 0)
@@ -589,3 +618,48 @@ def test_decoded_pictures_are_known_by_what_they_are_and_not_by_their_folder(tmp
     assert decoded(tmp_path / "moved", "red", "00000") == red
     assert decoded(tmp_path / "three" / "pictures", "blue", "00000") != red
     assert decoded(tmp_path / "four" / "pictures", "red", "00001") != red
+
+
+@pytest.fixture
+def old_name(source) -> Path:
+    """A picture whose name is Latin-1, as old disks and archives have them."""
+    path = source / os.fsdecode(b"caf\xe9.png")
+    try:
+        path.write_bytes(png())
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    return path
+
+
+def test_pictures_whose_names_are_not_utf_8_are_learned_from(source, old_name):
+    (source / "other.png").write_bytes(png(plain("blue")))
+    images = loaded(source)
+    assert images.names == (old_name.stem, "other")
+    assert [len(part) for part in images.split(1)] == [1, 1]
+    assert loaded(source).key == images.key
+
+
+def test_what_a_killed_process_left_in_the_cache_goes_after_a_day(source, cache):
+    (source / "face.png").write_bytes(png())
+    folder = cache / "images"
+    old, young = (folder / f"{data.DECODING}{age}" for age in ("old", "young"))
+    for work in (old, young):
+        work.mkdir(parents=True)
+        (work / "pixels.u8").write_bytes(b"x")
+    for path in (old / "pixels.u8", old):
+        os.utime(path, (path.stat().st_mtime - data.LEFT_SECONDS - 60,) * 2)
+    loaded(source)
+    assert (old.exists(), young.exists()) == (False, True)
+    shutil.rmtree(young)
+
+
+def test_who_reads_pictures_can_be_stopped_and_leaves_nothing(source, cache, monkeypatch):
+    monkeypatch.setattr(data, "LOOKS", 0.0)
+    (source / "face.png").write_bytes(png())
+    asked = []
+    for ends in ([True], [False, True]):  # while they are told apart, and while they are decoded
+        asked.append(iter(ends))
+        with pytest.raises(Stopped):
+            load_images(source, 8, progress=False, stopped=asked[-1].__next__)
+        assert next(asked[-1], None) is None
+    assert not [*(cache / "images").iterdir()]

@@ -330,6 +330,44 @@ def test_the_line_tells_place_and_seconds_and_is_bounded(make, model):
 
 
 @pytest.mark.parametrize(
+    ("wish", "rows"),
+    [
+        ({"labels": (2, 1), "guidance": 2.0}, 2),
+        ({"labels": (2, 1), "guidance": 1.0}, 1),
+        ({"labels": (2, 1), "guidance": 0.0}, 1),
+        ({"labels": (-1, -1), "guidance": 2.0}, 1),
+        ({"guidance": 2.0}, 1),
+    ],
+    ids=str,
+)
+def test_guidance_costs_whoever_waits_two_rows_for_each_image(make, labelled, wish, rows):
+    engine = make(Capacity(4, 4, 100.0, in_flight=4), m=labelled, line=1)
+    labelled.network.gate.clear()
+    going = engine.submit([request(Recipe("ddpm", 900), **wish)])
+    wait(lambda: going.films[0].reached == 0)
+    engine._places_told = 0.0
+    second = engine.submit([request(Recipe("ddim", 30), seed=10)])
+    minutes = round((rows * 4 * 900 + 4 * 30) / 100.0 / 60)
+    with pytest.raises(Full, match=f"try again in about {minutes} minute"):
+        engine.submit([request(Recipe("ddim", 5), seed=30)])
+    labelled.network.gate.set()
+    wait(lambda: second.films[0].place)
+    assert second.films[0].place.seconds == pytest.approx(rows * 4 * 900 / 100.0, rel=0.02)
+    assert set(labelled.network.batches) == {4 * rows}
+    going.close()
+    second.close()
+
+
+def test_the_clock_of_a_run_begins_with_its_first_call(engine):
+    walk = engine._walk(request(Recipe("ddim", 5)), engine.models.get("m"))
+    walk.begin()
+    time.sleep(0.5)  # others are served first
+    part = walk.take(4)
+    walk.land(part.x, part.x, part.x)
+    assert walk.film.at(1).seconds < 0.5
+
+
+@pytest.mark.parametrize(
     ("bad", "sentence"),
     [
         ({"recipe": Recipe("ddim", 10_000)}, "10000 steps asked of a 1000-step schedule"),
@@ -388,6 +426,17 @@ def test_a_full_memory_halves_the_batch_and_goes_on(engine, model):
     model.network.before = lambda x, t: None
     difference = pictures.astype(int) - plain(model, asked)[-1].astype(int)
     assert np.abs(difference).max() <= 2
+    assert engine.capacity.full <= 3
+
+
+def test_a_full_memory_of_a_device_that_has_no_error_of_its_own_is_known_too(engine, model):
+    def little_memory(x, t):
+        if len(x) > 3:
+            raise RuntimeError("MPS backend out of memory (MPS allocated: 17.95 GB)")
+
+    model.network.before = little_memory
+    [pictures] = finish(engine.submit([request(images=7)]))
+    assert pictures.shape == (7, 16, 16, 3)
     assert engine.capacity.full <= 3
 
 
@@ -529,3 +578,9 @@ def test_the_machine_is_measured_again_when_nobody_waits(model, monkeypatch):
     wait(lambda: engine.capacity.full == 16)
     assert engine._to_measure is None
     engine.close()
+
+
+@pytest.mark.parametrize("guidance", [-1.0, float("nan"), float("inf"), 21.0])
+def test_a_guidance_that_cannot_be_used_makes_no_request(guidance):
+    with pytest.raises(ValueError, match=rf"^guidance {guidance:g}; choose 0 to 20$"):
+        Request("m", (0,), RECIPES[0], guidance=guidance)

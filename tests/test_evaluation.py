@@ -251,6 +251,33 @@ def test_the_floor_needs_as_many_unseen_pictures_as_are_drawn(faces):
         _ = Faces(faces.images, 20, 8, ("vgg",)).extractors
 
 
+def test_pictures_that_were_trained_on_are_not_unseen_in_a_part_of_the_folder(
+    model, data, faces, tmp_path
+):
+    trained = DiffusionModel.from_pretrained(model)
+    notes = dict(trained.training) | {"held_out_mark": faces.images.mark(20)}
+    folder = replace(trained, training=notes).save_pretrained(tmp_path / "model")
+    part = tmp_path / "part"
+    part.mkdir()
+    for path in sorted(data.iterdir())[::2]:
+        shutil.copyfile(path, part / path.name)
+    _, unseen = faces.images.split(20)
+    left = {faces.images.names[i] for i in unseen} & {path.stem for path in part.iterdir()}
+    assert 4 <= len(left) < 20
+    done = command(folder, part, "--out", tmp_path / "a.json", "--count", len(left) + 1)
+    assert f"there are {len(left)}, so choose a smaller --count" in done.stderr
+    again = Faces(load_images(part, 16, progress=False), len(left), len(left), ("haar",))
+    assert {again.images.names[i] for i in again.unseen} == left
+
+
+def test_what_is_measured_is_computed_with_all_threads_again(faces, monkeypatch):
+    monkeypatch.setattr(compiled, "THREADS", 2)
+    compiled.compute_without_torch()
+    assert torch.get_num_threads() == 1
+    floor_row(replace(faces, names=()))
+    assert torch.get_num_threads() == 2
+
+
 def test_the_command_writes_json_table_and_plot_and_adds_rows(model, data, tmp_path):
     out = tmp_path / "results.json"
     done = command(model, data, "--out", out, "--samplers", "ddim,ddpm", "--eta", "0,1")

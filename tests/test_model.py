@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from stand_ins import randomised
 
 from diffusion import DiffusionModel, ModelError, Schedule, UNetConfig
-from diffusion.model import FP16_ABOVE, weights_hash
+from diffusion.model import FP16_ABOVE, read_config, weights_hash
 from diffusion.unet import UNet, parameter_count
 
 LABELS = {"hair": ["black", "red", "grey"], "glasses": ["no", "yes"]}
@@ -356,3 +356,41 @@ def test_a_crash_while_saving_leaves_the_old_model(model, folder, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         model.save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """The Hub behind a proxy that does not answer."""
+    import httpx
+
+    def refuse(*_, **__):
+        raise httpx.ProxyError("503 Service Unavailable\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(model, unreachable):
+    with pytest.raises(ModelError, match=r"here or on the Hub \(503 Service Unavailable\)$"):
+        DiffusionModel.from_pretrained("somebody/faces")
+    with pytest.raises(ModelError, match=r"^'me/faces' cannot be uploaded \(503 Service Unava"):
+        model.push_to_hub("me/faces")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers", "wanted"), [("dual", None, 7), ("dual", 6, 7), ("v", 7, 3)]
+)
+def test_a_network_that_answers_with_too_many_or_too_few_channels_is_refused(
+    prediction, answers, wanted
+):
+    network = UNet(UNetConfig(size=16, widths=(16,), out_channels=answers))
+    said = f"to predict {prediction} it takes {wanted}; set its out_channels to {wanted}$"
+    with pytest.raises(ModelError, match=said):
+        DiffusionModel(network, Schedule.cosine(10), prediction)
+
+
+@pytest.mark.parametrize("part", ["network", "schedule", "image", "labels", "training"])
+def test_a_part_of_the_config_that_is_no_object_is_named(folder, part):
+    edit(folder, **{part: ["odd"]})
+    with pytest.raises(ModelError, match=rf"has no object as its {part}; copy the model folder"):
+        read_config(folder)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from diffusion.cli import app
 from diffusion.processes import give_way, own_session, print_anything, process_exists, python
 
 ROOT = Path(__file__).parents[1]
@@ -146,3 +148,17 @@ def test_a_command_tells_of_a_file_whose_name_the_console_cannot_write(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"Wrote ")
     assert b"?.md" in done.stdout
+
+
+@pytest.mark.parametrize("nice", [-5, 20])
+def test_a_degree_of_giving_way_that_is_none_is_refused(nice):
+    before = os.nice(0)
+    with pytest.raises(ValueError, match=rf"^a degree of {nice}; choose --nice 0, not at all, to"):
+        give_way(nice)
+    assert os.nice(0) == before
+
+
+def test_a_batch_of_no_images_is_not_taken_for_none_given():
+    done = CliRunner().invoke(app, ["probe", "--batch", "0", "--device", "cpu"])
+    assert done.exit_code == 1
+    assert "a batch of at least one" in done.stderr

@@ -8,7 +8,7 @@ import stand_ins
 from PIL import Image
 from typer.testing import CliRunner
 
-from diffusion import DiffusionModel, results
+from diffusion import DiffusionModel, publishing, results
 from diffusion.card import command
 from diffusion.cli import app
 from diffusion.data import licence_id
@@ -21,6 +21,13 @@ from diffusion.toons import source_of
 from diffusion.train_config import TrainConfig, learned_from
 
 SOURCE = Source("Dots", "Nobody", "CC0 1.0", "https://example.org/dots", "Drawn by a test.")
+
+
+@pytest.fixture(autouse=True)
+def sketched(monkeypatch):
+    """What is told about the pictures matters here, not how they look."""
+    few = replace(publishing.SAMPLE_RECIPE, steps=2)
+    monkeypatch.setattr(publishing, "SAMPLE_RECIPE", few)
 
 
 def test_a_run_becomes_a_model_with_sheets_and_card(tmp_path, pictures):

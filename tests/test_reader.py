@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from diffusion.data import Images
 from diffusion.labels import Labels
@@ -148,3 +150,13 @@ def test_the_palette_is_a_second_witness(reader):
 def test_chance_is_how_often_two_draws_agree():
     asked = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [-1, 0]])
     assert chance(asked, ["a", "b"]) == {"a": pytest.approx(0.5), "b": pytest.approx(0.52)}
+
+
+@pytest.mark.parametrize("part", ["labels", "accuracy", "palette"])
+def test_a_part_of_a_reader_that_is_no_object_is_refused(reader, tmp_path, part):
+    path = reader.save(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    save_file(reader.network.state_dict(), path, about | {part: "[1, 2]"})
+    with pytest.raises(ModelError, match="no reader of this version"):
+        AttributeReader.load(tmp_path)

@@ -121,3 +121,11 @@ def test_guidance_of_nothing_asked_computes_every_picture_once():
     assert rows == [5] * 3
     np.testing.assert_array_equal(guided, draw(model, SEEDS, recipe, labels=(-1,)))
     np.testing.assert_array_equal(guided, draw(model, SEEDS, recipe))
+
+
+def test_labels_are_checked_before_they_are_moved_to_the_device():
+    network = randomised(UNetConfig(size=16, widths=(16, 32), labels=(3,))).to("meta")
+    model = DiffusionModel(network, SCHEDULE, labels={"hair": ("a", "b", "c")})
+    with pytest.raises(ValueError, match=r"^labels of hair from 3 to 3; choose 0 to 2, or -1"):
+        draw(model, SEEDS, Recipe("ddim", 2), labels=(3,))
+    assert model.denoiser([[2]]).labels.device.type == "meta"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import stand_ins
+from matplotlib.figure import Figure
 from stand_ins import measured
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def two():
     """Two models with two rows each."""
     about = {"training": {"images": 8}}
-    return stand_ins.results(
+    value = stand_ins.results(
         measured("ddim", 10, 9.0, model="first"),
         measured("ddim", 20, 8.0, model="first"),
         measured("ddim", 10, 7.0, model="second"),
@@ -30,6 +31,9 @@ def two():
             "second": {"weights": "bbbbbbbbbbbb", **about},
         },
     )
+    for row in value["rows"].values():
+        row["distances"]["haar"]["frechet"] /= 1000  # reports show those of wavelets ×1000
+    return value
 
 
 def test_rows_are_found_by_the_weights_that_drew_them(two):
@@ -230,3 +234,30 @@ def test_rows_that_differ_in_guidance_are_plotted_against_it(tmp_path):
 
 def test_rows_that_differ_in_steps_are_plotted_against_calls(two):
     assert "against calls" in plots.plot_title(two)
+
+
+def test_distances_of_wavelets_are_shown_on_one_scale_wherever_they_stand(two):
+    told = {"frechet": 0.0244, "kid": 2.86e-5, "kid_error": 1.08e-5}
+    row = two["rows"]["0"]
+    row["distances"]["haar"] |= told
+    page = results.markdown(two, "results.png")
+    assert "(squared Fréchet distance, ×1000), KID," in page
+    assert "KID is ×10⁶," in page
+    assert "| 24.4 | 28.6 ± 10.8 |" in page
+    assert "at S = 10 only 7.0." in page  # as in the table, among the findings
+    left, right = Figure().subplots(1, 2)
+    plots._against_calls(two, left, right)
+    assert left.lines[0].get_ydata() == pytest.approx([24.4, 8.0])
+    assert right.lines[0].get_ydata()[0] == pytest.approx(28.6)
+    assert (left.get_ylabel(), right.get_ylabel()) == ("FD (haar), ×1000", "KID × 10⁶")
+
+
+def test_every_further_distance_is_explained_under_its_columns_name(two):
+    for row in (*two["rows"].values(), two["floor"]):
+        row["distances"] |= dict.fromkeys(("inception", "lite0"), row["distances"]["haar"])
+    page = results.markdown(two | {"extractors": ["lite0", "inception", "haar"]}, "results.png")
+    assert (
+        " FD inception is the distance on inception features. W-FD is the distance on haar "
+        "features, ×1000. "
+    ) in page
+    assert "| recall | FD inception | W-FD |" in page

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +27,8 @@ from diffusion import DiffusionModel, cartoons, runs
 from diffusion.cartoons import Drawing, draw_into
 from diffusion.cli import app
 from diffusion.cli.train import NOTHING_HELD_OUT
-from diffusion.data import DataError
+from diffusion.data import DataError, load_images
+from diffusion.device import MEMORY_FULL
 from diffusion.files import replacing, write_json
 from diffusion.pictures import read_settings
 from diffusion.runs import Run, RunError, train_run
@@ -35,6 +38,7 @@ from diffusion.train_config import (
     fewest_held_out,
     learned_from,
     learning_rate,
+    marks_of,
 )
 from diffusion.training import Trainer
 
@@ -249,6 +253,55 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_good_checkpoint(
     assert all(value.isfinite().all() for value in state.values())
     assert run.status()["state"] == "failed"
     assert run.status()["message"].startswith("the loss is not a number")
+
+
+def test_a_run_whose_checkpoint_is_gone_keeps_its_model_and_does_not_begin_again(run, command):
+    finish(run)
+    model, checkpoint = run.model_folder / "model.safetensors", run.checkpoint_path.read_bytes()
+    before, status = model.read_bytes(), run.status()
+    run.checkpoint_path.unlink()
+    answer = refused(command("--resume", "--out", run.folder))
+    assert answer == (
+        f"{run.folder} has a model and no checkpoint to go on from; put it back, or start a new "
+        f"run with --from {run.model_folder} to begin with that model."
+    )
+    assert (model.read_bytes(), run.status()) == (before, status)
+    run.checkpoint_path.write_bytes(checkpoint)
+    assert finish(run) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), runs.DISK_FULL),
+        (OSError(errno.EIO, "Input/output error"), ""),
+        (runs.NotANumberError(8), runs.NOT_A_NUMBER),
+    ],
+)
+def test_why_a_run_failed_is_said_for_programs_too(run, monkeypatch, error, reason):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(Run, "save", refuse)
+    monkeypatch.setattr(runs, "HALVINGS", 0)
+    with pytest.raises(type(error)):
+        finish(run)
+    status = run.status()
+    assert (status["state"], status["message"], status["reason"]) == ("failed", str(error), reason)
+
+
+def test_a_run_says_that_its_time_was_over_unless_it_was_asked_to_stop(run):
+    finish(run, at_most=0)
+    assert (run.status()["state"], run.status()["reason"]) == ("stopped", runs.TIME_OVER)
+    finish(run, at_most=0, stopped=lambda: True)
+    assert (run.status()["state"], run.status()["reason"]) == ("stopped", "")
+
+
+def test_a_run_can_be_stopped_while_its_pictures_are_decoded(run, monkeypatch):
+    monkeypatch.setattr("diffusion.data.LOOKS", 0.0)
+    assert finish(run, stopped=lambda: True) == []
+    assert (run.status()["state"], run.status()["message"]) == ("stopped", "")
+    assert not run.checkpoint_path.exists()
 
 
 def crash(*_, **__):
@@ -564,7 +617,7 @@ def test_minutes_become_a_number_of_images(command, pictures, tmp_path):
     assert run.status()["images"] == config.images
 
 
-SMALL = ("--size", 16, "--batch", 4, "--threads", 1, *BUDGET)
+SMALL = ("--size", 16, "--widths", "16,32", "--batch", 4, "--threads", 1, *BUDGET)
 
 
 @pytest.fixture
@@ -897,8 +950,16 @@ def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):
             return found * NAN
         return found
 
+    states, write = [], Run.write_status
+
+    def note(run, state, *about, **more):
+        states.append(state)
+        write(run, state, *about, **more)
+
+    monkeypatch.setattr(Run, "write_status", note)
     monkeypatch.setattr(Trainer, "update", once)
     last = finish(run, checkpoint_seconds=0.0)[-1]
+    assert "failed" not in states  # whoever looks meanwhile sees a run that goes on
     assert last.step == 10
     _, config = run.config()
     assert config.halved == (6,)
@@ -907,6 +968,29 @@ def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):
     plain = dataclasses.replace(config, halved=())
     assert lines(run)[6]["lr"] == pytest.approx(learning_rate(plain, 6) / 2)
     assert lines(run)[5]["lr"] == pytest.approx(learning_rate(plain, 5))
+
+
+def test_previews_of_what_came_after_the_checkpoint_are_not_kept(run):
+    finish(run, stopped=iter([False, True]).__next__)
+    step = run.saved_step()
+    kept = [path.name for path in run.preview_paths()]
+    for images in (4 * step + 4, 99999999):
+        shutil.copyfile(run.preview_paths()[0], run.previews / f"{images:07d}.png")
+    run.load(Trainer(run.config()[1]))
+    assert [path.name for path in run.preview_paths()] == kept
+    run.checkpoint_path.unlink()
+    run.load(Trainer(run.config()[1]))
+    assert [path.name for path in run.preview_paths()] == ["0000000.png"]
+
+
+def test_a_run_without_memory_ends_in_a_sentence_that_says_what_to_do(run, monkeypatch):
+    def full(*_):
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 17.95 GB)")
+
+    monkeypatch.setattr(Trainer, "update", full)
+    with pytest.raises(RunError, match=r"^the device's memory is full; choose a smaller --batch$"):
+        finish(run)
+    assert run.status() | {"state": "failed", "message": MEMORY_FULL} == run.status()
 
 
 def test_a_stop_that_was_asked_for_outlives_a_loss_that_is_no_number(run, monkeypatch):
@@ -943,6 +1027,26 @@ def test_previews_are_thinned_and_the_first_and_the_last_stay(run, monkeypatch):
     left = sorted(int(path.stem) for path in run.previews.glob("*.png"))
     assert len(left) <= 12
     assert (left[0], left[-1]) == (0, 41)
+
+
+@pytest.mark.parametrize(("few", "left"), [(2, 2), (16, 11), (40, 40)])
+def test_what_thinning_could_free_is_what_it_frees(run, few, left):
+    run.previews.mkdir()
+    for images in range(40):
+        (run.previews / f"{images:07d}.png").write_bytes(bytes(100 + images))
+    before, told = run.bytes, run.thinned_bytes(few)
+    run.thin_previews(0, few)
+    assert before - run.bytes == told
+    assert len(run.preview_paths()) == left
+
+
+def test_what_others_put_beside_the_previews_is_none(run):
+    run.previews.mkdir()
+    for name in ("0039000", "0039000 copy", "._0039000", "first"):
+        (run.previews / f"{name}.png").write_bytes(bytes(100))
+    assert [path.name for path in run.preview_paths()] == ["0039000.png"]
+    run.thin_previews(0)
+    assert len([*run.previews.iterdir()]) == 4
 
 
 @pytest.mark.parametrize(("opened", "stay"), [({1}, [0, 1, 2, 5]), (set(range(6)), list(range(6)))])
@@ -1045,6 +1149,7 @@ def test_what_a_model_before_has_seen_is_not_held_out_any_more(command, pictures
         ) in begun("new", start, pictures, "--held-out", 4).stderr
         assert not (tmp_path / "new").exists()
     model = DiffusionModel.from_pretrained(tmp_path / "two then others" / "model")
+    assert marks_of(model.training) == (load_images(pictures, 16).mark(2),)
     known = [Run(tmp_path / name).key() for name in ("two", "two then others")]
     assert fewest_held_out(model.training) == dict(zip(known, (2, 0), strict=True))
 

@@ -142,3 +142,17 @@ def test_a_schedule_survives_json(schedule):
     again = Schedule(**json.loads(json.dumps(schedule.to_json())))
     assert again == schedule
     assert torch.equal(again.alpha_bar, schedule.alpha_bar)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("cosine", 10, 1e-4, 0.02), r"^a cosine schedule has no betas; leave them out, or choose"),
+        (("linear", 10, "1e-4", 0.02), r"^beta '1e-4' is no number in \(0, 0.999\]$"),
+        (("linear", 10, 1e-20, 0.02), "leave no noise at the first one or no signal at the last"),
+        (("linear", 10_000, 0.9, 0.9), "leave no noise at the first one or no signal at the last"),
+    ],
+)
+def test_betas_that_no_sampler_can_walk_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        Schedule(*settings)

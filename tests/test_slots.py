@@ -108,10 +108,13 @@ def test_what_disturbs_the_machine_for_a_moment_does_not_decide(monkeypatch, mod
     assert calls[:8] == [1, 1, 2, 2, 1, 1, 2, 2]  # the first pass saw nothing gained by two
 
 
-def test_a_machine_without_memory_for_more_is_measured_as_far_as_it_goes(monkeypatch, model):
+@pytest.mark.parametrize(
+    "full", [torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory")], ids=repr
+)
+def test_a_machine_without_memory_for_more_is_measured_as_far_as_it_goes(monkeypatch, model, full):
     def timed(denoise, x, t):
         if len(x) > 4:
-            raise torch.OutOfMemoryError
+            raise full
         return 0.01 + 0.001 * len(x)
 
     monkeypatch.setattr(batching, "_timed", timed)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from diffusion.data import Images
+from diffusion.model import ModelError
 from diffusion.train_config import (
     PRESETS,
     TrainConfig,
     check_held_out,
     fewest_held_out,
     images_seen,
+    learned_from,
     learning_rate,
+    marks_of,
+    never_seen,
 )
 
 TINY = TrainConfig(images=64, size=16, widths=(16, 32), batch=4, T=50)
@@ -132,6 +139,11 @@ def test_a_model_has_seen_the_pictures_of_its_steps_and_those_of_its_start(train
     assert images_seen(training) == seen
 
 
+def keyed(key: str) -> Images:
+    """Pictures of which only the key matters."""
+    return Images(np.empty((0, 16, 16, 3), np.uint8), (), key)
+
+
 def test_the_fewest_held_out_before_are_the_most_that_can_be_held_out():
     before = fewest_held_out({"data_key": "a", "held_out": 9, "held_out_before": {"a": 5, "b": 7}})
     assert before == {"a": 5, "b": 7}
@@ -140,8 +152,57 @@ def test_the_fewest_held_out_before_are_the_most_that_can_be_held_out():
     assert fewest_held_out({"held_out": 1000}) == {}  # the shipped models
     config = TrainConfig(images=1, held_out=6, held_out_before=before)
     for key in ("b", "c"):
-        check_held_out(config, key)
+        check_held_out(config, keyed(key))
     with pytest.raises(ValueError, match=r"give --held-out 5$"):
-        check_held_out(config, "a")
+        check_held_out(config, keyed("a"))
     with pytest.raises(ValueError, match=r"held out cannot be read; take another model$"):
         fewest_held_out({"held_out_before": [5]})
+
+
+def numbered(names: Sequence[int], shade: int = 0, key: str = "all") -> Images:
+    pixels = np.full((len(names), 2, 2, 3), shade, np.uint8)
+    return Images(pixels, tuple(f"face{name}" for name in names), key)
+
+
+def test_what_was_never_seen_is_counted_in_a_part_of_the_pictures_as_well():
+    faces = numbered(range(60))
+    training = {"held_out": 20, "held_out_mark": faces.mark(20)}
+    assert never_seen(training, faces) == 20
+    _, unseen = faces.split(20)
+    part = numbered(range(30))
+    assert never_seen(training, part) == sum(i < 30 for i in unseen)
+    assert never_seen(training, numbered(range(90))) == 20
+    assert never_seen({"held_out": 20}, part) == 20  # models that note no mark, as the shipped ones
+    assert never_seen({}, part, usual=9) == 9
+    for odd in ({"held_out": [1]}, {"held_out": 20, "held_out_mark": 7}):
+        with pytest.raises(ValueError, match=r"cannot be read; take another model$"):
+            never_seen(odd, part)
+
+
+def test_what_a_model_has_seen_is_not_held_out_from_a_part_of_its_pictures_either():
+    faces = numbered(range(60))
+    marks = marks_of({"held_out_marks": ["older"], "held_out_mark": faces.mark(20)})
+    assert marks == ("older", faces.mark(20))
+    assert marks_of({"held_out": 1000}) == ()  # the shipped models
+    config = with_(held_out=20, held_out_marks=marks)
+    check_held_out(config, numbered(range(60), key="as an archive"))
+    check_held_out(config, numbered(range(60), shade=9, key="others of the same names"))
+    _, unseen = faces.split(20)
+    gone = set(range(0, 60, 4)) - {next(i for i in unseen if faces.mark(20)[:64] == sha256(i))}
+    part = numbered(sorted(set(range(60)) - gone), key="part")
+    left = len(set(unseen) - gone)
+    with pytest.raises(ValueError, match=rf"give --held-out {left}$"):
+        check_held_out(config, part)
+    check_held_out(with_(held_out=left, held_out_marks=marks), part)
+
+
+def sha256(number: int) -> str:
+    return hashlib.sha256(f"face{number}".encode()).hexdigest()
+
+
+@pytest.mark.parametrize("training", [{"images": "many"}, {"images": 4, "step": 1}, {"images": []}])
+def test_notes_of_a_training_that_are_none_are_one_sentence(training):
+    with pytest.raises(ModelError, match=r"^how many pictures .* take another model$"):
+        images_seen(training)
+    with pytest.raises(ValueError, match=r"came from cannot be read; take another model$"):
+        learned_from({"learned_before": 5})

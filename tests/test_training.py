@@ -316,3 +316,16 @@ def test_a_trainer_does_not_begin_with_a_model_of_another_shape():
     model = DiffusionModel(UNet(UNetConfig(size=16, widths=(16,))), Schedule.cosine(50))
     with pytest.raises(ValueError, match="has another shape than the run; start anew"):
         Trainer(TINY).begin_with(model)
+
+
+def test_a_resumed_optimizer_counts_its_steps_where_a_new_one_does():
+    """On a device whose AdamW is not fused, reading the count there would be waited for."""
+    first, second = Trainer(TINY, "meta"), Trainer(TINY, "meta")
+    first._weights.grad = torch.zeros_like(first._weights)
+    first.optimizer.step()
+    first.step = 1
+    state = first.state()
+    state["step"] = torch.tensor(1)
+    second.load(state)
+    counted = [one.optimizer.state[one._weights]["step"].device for one in (first, second)]
+    assert counted == [torch.device("cpu")] * 2

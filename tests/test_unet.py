@@ -217,3 +217,22 @@ def test_a_face_alone_and_among_sixteen_is_the_same_face(small):
     alone, among = draw([5]), draw(range(16))
     assert alone.std() > 0.1
     assert ((alone[0] - among[5]).abs().max() * 127.5).item() <= 2
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"size": 64.0},
+        {"channels": True},
+        {"blocks": 1.5},
+        {"blocks": "1"},
+        {"widths": (32.0, 64)},
+        {"labels": (2.0,)},
+        {"out_channels": 7.0},
+    ],
+    ids=str,
+)
+def test_numbers_that_are_not_whole_are_refused_by_name(setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=rf"^{name} \S+ of a UNet; choose a whole number$"):
+        UNetConfig(**setting)

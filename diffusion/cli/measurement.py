@@ -33,6 +33,7 @@ from diffusion.reader import AttributeReader, reader_beside
 from diffusion.recipe import check_batch, check_guidance
 from diffusion.results import Results, check_plots, write_report
 from diffusion.toons import BUILT_IN
+from diffusion.train_config import never_seen
 
 HELD_OUT = 1000  # where a model does not say what it never saw
 
@@ -109,13 +110,7 @@ class Measurement:
         settings: Sequence[Setting],
     ) -> Faces:
         models = [subject.model for subject in subjects]
-        sizes = {model.shape[1] for model in models}
-        kept = {int(model.training.get("held_out", HELD_OUT)) for model in models}
-        if len(sizes) > 1 or len(kept) > 1:
-            raise ValueError(
-                "these models differ in size or in what they never saw; measure them apart"
-            )
-        size = sizes.pop()
+        size = _the_one({model.shape[1] for model in models})
         if reader is not None:
             reader.check_size(size)
         attributes = {tuple(model.labels) for model in models}
@@ -133,7 +128,8 @@ class Measurement:
             labels = load_labels(self.labels, images.names, wanted or None)
             images = replace(images, labels=labels)
         chosen = self.features.split(",") if self.features else list(extractors())
-        faces = Faces(images, kept.pop(), self.count, tuple(chosen))
+        kept = _the_one({never_seen(model.training, images, HELD_OUT) for model in models})
+        faces = Faces(images, kept, self.count, tuple(chosen))
         if reader is not None and images.labels is not None:
             _check_reader(reader, faces)
         return faces
@@ -197,6 +193,15 @@ class Measurement:
                     subject, setting, faces, self.seed, reader, self.batch, bar.update
                 )
                 results.add(key, row, subject.about())
+
+
+def _the_one(found: set[int]) -> int:
+    """What all models agree on, their size or how many of the pictures they never saw."""
+    if len(found) > 1:
+        raise ValueError(
+            "these models differ in size or in what they never saw; measure them apart"
+        )
+    return found.pop()
 
 
 def _guided(settings: Sequence[Setting]) -> bool:

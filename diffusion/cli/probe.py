@@ -35,7 +35,8 @@ def probe(
             raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
         give_way(nice)
         where = pick_device(device)
-        given = {key: value for key, value in {"size": size, "batch": batch}.items() if value}
+        asked = {"size": size, "batch": batch}
+        given = {key: value for key, value in asked.items() if value is not None}
         if start:
             given = {**given, **shape_of(DiffusionModel.from_pretrained(start))}
         config = TrainConfig(

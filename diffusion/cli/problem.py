@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from diffusion.device import MEMORY_FULL, out_of_memory
 from diffusion.files import try_writing
 
 
@@ -19,8 +20,8 @@ def one_sentence() -> Iterator[None]:
     """Print the message of an expected error and exit with code 1."""
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
-        raise _told(str(error)) from None
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        raise _told(MEMORY_FULL if out_of_memory(error) else str(error)) from None
 
 
 class OneSentenceGroup(TyperGroup):

@@ -9,6 +9,10 @@ from typing import Annotated
 import typer
 
 from diffusion.cli.problem import check_writable, one_sentence
+from diffusion.data import Images
+from diffusion.model import CONFIG, read_config
+from diffusion.reader import EPOCHS, drawn_size, train_reader
+from diffusion.train_config import held_out_of, never_seen
 
 USUAL_SIZE = 64  # pixels per side, where there is no model
 
@@ -33,7 +37,7 @@ def reader(
             "else a tenth."
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(help="How often every image is seen.")] = 12,
+    epochs: Annotated[int, typer.Option(help="How often every image is seen.")] = EPOCHS,
     seed: Annotated[int, typer.Option(help="Decides weights and batches.")] = 0,
 ) -> None:
     """Train the network that tells which attributes a picture shows, on real images."""
@@ -41,7 +45,6 @@ def reader(
 
     from diffusion.data import load_images
     from diffusion.labels import load_labels
-    from diffusion.reader import train_reader
 
     with one_sentence():
         if epochs < 1:
@@ -57,7 +60,7 @@ def reader(
         elif wanted:
             images = replace(images, labels=images.labels.only(wanted))
         if held_out is None:
-            held_out = _held_out_of_model(out) or _usual_held_out(len(images))
+            held_out = _held_out_of_model(out, images) or _usual_held_out(len(images))
         typer.echo(f"{images.told} {images.labels.known:,} have labels.")
         trained = None
         with tqdm(train_reader(images, held_out, seed, epochs), total=epochs, unit="epoch") as bar:
@@ -70,22 +73,18 @@ def reader(
 
 def _size(folder: Path, asked: int | None) -> int:
     """Pixels per side of the pictures to learn from: a reader must know those of its model."""
-    from diffusion.reader import drawn_size
-
     drawn = drawn_size(folder)
     if None not in (asked, drawn) and asked != drawn:
         raise ValueError(f"the model in {folder} draws {drawn} px, not {asked}; leave --size out")
     return (drawn or USUAL_SIZE) if asked is None else asked
 
 
-def _held_out_of_model(folder: Path) -> int:
-    """How many pictures the model in a folder never saw; 0 where it does not say."""
-    from diffusion.model import CONFIG, read_config
-
+def _held_out_of_model(folder: Path, images: Images) -> int:
+    """How many of the pictures the model in a folder never saw; 0 where it does not say."""
     if not (folder / CONFIG).is_file():
         return 0
-    return int(read_config(folder).get("training", {}).get("held_out", 0))
+    return never_seen(read_config(folder).get("training", {}), images)
 
 
 def _usual_held_out(count: int) -> int:
-    return 1000 if count >= 5000 else max(count // 10, 1)
+    return held_out_of(count) or max(count // 10, 1)

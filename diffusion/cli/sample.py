@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from torch import Tensor
 
@@ -139,10 +138,7 @@ def _draw(
             if film is not None:
                 film.add(first, done, x)
 
-        try:
-            return draw(model, seeds, recipe, batch, watch, labels, guidance)
-        except torch.OutOfMemoryError:
-            raise ValueError("the device's memory is full; choose a smaller --batch") from None
+        return draw(model, seeds, recipe, batch, watch, labels, guidance)
 
 
 def _save_npz(path: Path, pixels: np.ndarray, seeds: range, about: dict) -> None:

@@ -210,7 +210,7 @@ def _start(
     if "held_out" not in given:
         config = replace(config, held_out=held_out_of(len(pictures)))
     pictures.split(config.held_out)  # refuses too many before there is a run
-    check_held_out(config, pictures.key)
+    check_held_out(config, pictures)
     typer.echo(pictures.told)
     if not config.held_out:
         typer.echo(NOTHING_HELD_OUT)
@@ -258,7 +258,7 @@ def _follow(
 ) -> None:
     from tqdm import tqdm
 
-    stop, latest = [], time.monotonic() + 60 * (math.inf if at_most is None else at_most)
+    stop = []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.append(True))
     pulses = train_run(
@@ -266,8 +266,9 @@ def _follow(
         device,
         preview_every,
         checkpoint_every,
-        stopped=lambda: bool(stop) or time.monotonic() > latest,
+        stopped=lambda: bool(stop),
         more=more,
+        at_most=60 * (math.inf if at_most is None else at_most),
     )
     first = next(pulses, None)  # a refusal comes here, before there is a bar
     if first is not None:
