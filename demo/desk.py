@@ -30,7 +30,7 @@ from demo.training_settings import (
     read_training,
     read_uploaded,
 )
-from demo.trainings import NICE, Refused, Trainings, about, made_room, seconds_left
+from demo.trainings import NICE, Refused, Trainings, about, hashed_owner, seconds_left
 from demo.uploads import ReadingOthersError, UploadError
 from diffusion.cartoons import STYLES
 from diffusion.data import DataError
@@ -61,6 +61,7 @@ class Desk:
         self._speeds = Speeds(NICE, runs.device, self._works)
         self._filming = threading.Lock()
         self._answers: dict[object, tuple[float, Any]] = {}
+        self._looking = threading.Lock()  # of all who ask at once, one works an answer out
 
     def answer(self, function: Callable[[dict], dict], wish: object) -> dict:
         """The function's answer, or {"problem": sentence}."""
@@ -76,12 +77,14 @@ class Desk:
 
     def look(self, wish: dict) -> dict:
         """The runs, the one that is going, and details of the one named in `run`."""
-        runs = self._fresh("runs", lambda: list(self._summaries()))
+        known = self._fresh("runs", lambda: list(self._summaries()))
+        runs = [summary for _, summary in known]
         going = next((run for run in runs if run["live"]), None)
-        shown = []
-        for summary in runs:
-            mine = self.trainings.may(Run(self.trainings.root / summary["name"]), **_keys(wish))
-            shown.append({**summary, "mine": mine})
+        keys = _keys(wish)
+        shown = [
+            {**summary, "mine": self.trainings.is_owner(hashed, **keys)}
+            for hashed, summary in known
+        ]
         used = sum(run["bytes"] for run in runs)
         found = {
             "runs": shown,
@@ -97,10 +100,12 @@ class Desk:
             found["run"] = {**self._fresh(key, lambda: self._details(summary)), **summary}
         return found
 
-    def _summaries(self) -> Iterator[dict]:
+    def _summaries(self) -> Iterator[tuple[str, dict]]:
+        """Of every run whose it is, which is told nobody, and what anybody may know."""
         for run in self.trainings.runs():
-            with contextlib.suppress(RunError, OSError):  # no run at all, or it goes right now
-                yield self._summary(run)
+            # No run at all, one with files of somebody else, or it goes right now.
+            with contextlib.suppress(RunError, OSError, ValueError):
+                yield hashed_owner(run), self._summary(run)
 
     def _summary(self, run: Run) -> dict:
         data, config = run.config()
@@ -127,7 +132,7 @@ class Desk:
             "bytes": run.bytes,
             "preview": max((int(path.stem) for path in run.preview_paths()), default=None),
             "model": (run.model_folder / CONFIG).is_file(),
-            "goes_on": not made_room(run),
+            "goes_on": not run.made_room,
         }
 
     def _details(self, summary: dict) -> dict:
@@ -183,7 +188,7 @@ class Desk:
         config = replace(asked.config, images=max(images, asked.config.batch))
         title, data = ("", upload) if is_own else (STYLES[asked.style].title, asked.style)
         run = self.trainings.start(title, data, config, owner)
-        self._answers.clear()
+        self._forget()
         return {"run": run.folder.name}
 
     def take(self, wish: dict) -> dict:
@@ -248,13 +253,13 @@ class Desk:
             minutes = read_minutes(wish, self.trainings.rules)
             more = max(round(60 * minutes * speed), config.batch)
         self.trainings.resume(wish.get("run"), more=more, **_keys(wish))
-        self._answers.clear()
+        self._forget()
         return {}
 
     def remove(self, wish: dict) -> dict:
         """Delete a run."""
         self.trainings.delete(wish.get("run"), **_keys(wish))
-        self._answers.clear()
+        self._forget()
         return {}
 
     # What anybody may take along
@@ -287,16 +292,20 @@ class Desk:
 
     def _fresh(self, key: object, look: Callable[[], Answer]) -> Answer:
         """The same answer for all who ask within half a second."""
-        when, found = self._answers.get(key, (0.0, None))
-        if time.monotonic() - when > FRESH:
-            found = look()
+        with self._looking:
+            now = time.monotonic()
             self._answers = {
-                old: answer
-                for old, answer in self._answers.items()
-                if time.monotonic() - answer[0] < FRESH
+                old: answer for old, answer in self._answers.items() if now - answer[0] < FRESH
             }
-            self._answers[key] = (time.monotonic(), found)
-        return found
+            if key not in self._answers:
+                found = look()
+                self._answers[key] = (time.monotonic(), found)
+            return self._answers[key][1]
+
+    def _forget(self) -> None:
+        """Whoever has changed something sees it at once."""
+        with self._looking:
+            self._answers.clear()
 
     def _works(self) -> bool:
         """Whether the machine that trains has something else to do just now."""
@@ -351,12 +360,11 @@ def _previews(run: Run, records: list[dict]) -> list[list[float]]:
 
 
 def _problem(run: Run, config: TrainConfig, state: str, mine: bool) -> str:
-    if state == "failed":
-        said = run.status().get("message", "").strip()
-        return said[:1].upper() + said[1:].rstrip(".") + "." if said else ""
+    if state in ("failed", "stopped"):
+        return _reason(run, mine)
     if state != "dead":
         return ""
-    if made_room(run):
+    if run.made_room:
         return ""  # it says so already
     images = config.images_after(run.saved_step())
     if not images:
@@ -365,8 +373,18 @@ def _problem(run: Run, config: TrainConfig, state: str, mine: bool) -> str:
     return (wording.ENDED if mine else wording.ENDED_FOREIGN).format(images=images)
 
 
+def _reason(run: Run, mine: bool) -> str:
+    """Why a run ended early, and what its owner can do about it."""
+    status = run.status()
+    if known := wording.REASONS.get(status.get("reason", "")):
+        told, next_move = known
+        return f"{told} {next_move}" if mine and not run.made_room else told
+    said = status.get("message", "").strip()
+    return said[:1].upper() + said[1:].rstrip(".") + "." if said else ""
+
+
 def _advice(run: Run, config: TrainConfig, live: bool) -> str:
-    if made_room(run) and not live:
+    if run.made_room and not live:
         return wording.MADE_ROOM
     if config.halved:
         return wording.went_back(config.halved[-1] * config.batch)

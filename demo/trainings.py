@@ -38,6 +38,7 @@ MOST_RUNS = 200
 MOST_BYTES, HOSTED_BYTES = 4000 * MB, 1000 * MB
 SHEETS = 16  # a time-lapse of so few is not made shorter when there is no room
 PREVIEW_SECONDS = CHECKPOINT_SECONDS = 30.0
+DELETED = ".deleted-"  # how the name of a run begins that is being deleted
 PAGE, LOG = "page.json", "log.txt"  # in a run's folder, beside what the trainer writes
 
 
@@ -49,9 +50,17 @@ class Refused(ValueError):
 class Rules:
     """What this page allows."""
 
-    most_minutes: float = MOST_MINUTES
+    most_minutes: float = MOST_MINUTES  # that may be asked for
     most_bytes: int = MOST_BYTES
     forgets: bool = False  # whether the disk is lost when the machine sleeps
+
+    @property
+    def latest_minutes(self) -> float:
+        """After so many a trainer ends, whatever is left to do.
+
+        What is asked for is turned into images by an estimate, and loading takes time as well.
+        """
+        return 1.5 * self.most_minutes + 1
 
     @classmethod
     def here(cls) -> Rules:
@@ -80,11 +89,13 @@ class Trainings:
         root.mkdir(parents=True, exist_ok=True)
         try_writing(root)  # a folder and a key that are there already can be read-only
         self.operator = _operator_key(root / ".operator")
+        for path in root.glob(f"{DELETED}*"):  # a page ended while it deleted them
+            shutil.rmtree(path, ignore_errors=True)
 
     def runs(self) -> list[Run]:
         """The newest first."""
         found = [Run(path) for path in self.root.iterdir() if path.name[0] != "."]
-        found = [run for run in found if run.exists]
+        found = [run for run in found if _is_there(run)]
         return sorted(found, key=lambda run: (_mtime(run.config_path), run.folder.name))[::-1]
 
     def find(self, name: object) -> Run:
@@ -103,8 +114,8 @@ class Trainings:
         """Begin a run in a new folder. `data` is a built-in style, or the token of an upload."""
         with self._lock:
             self._refuse_second()
-            if self._make_places() >= MOST_RUNS:
-                raise Refused(wording.RUNS_FULL.format(count=MOST_RUNS))
+            self._refuse_full()
+            self._make_places()
             if (used := self._make_room()) >= self.rules.most_bytes:
                 raise Refused(wording.disk_refused(used, self.rules.most_bytes))
             kind = data if data in STYLES else "own"
@@ -118,7 +129,7 @@ class Trainings:
                 about = {"title": title, "owner": _hash(owner), "created": time.time()}
                 write_json(run.folder / PAGE, about)
                 run.create(data, config)
-                self._spawn(run, self.rules.most_minutes)
+                self._spawn(run, self.rules.latest_minutes)
             except BaseException:
                 shutil.rmtree(run.folder, ignore_errors=True)
                 raise
@@ -135,10 +146,10 @@ class Trainings:
         with self._lock:
             run = self._owned(name, owner, operator)
             self._refuse_second()
-            if made_room(run):
+            if run.made_room:
                 raise Refused(wording.MADE_ROOM)
             # The trainer adds them itself, as soon as it has found that the run can go on.
-            self._spawn(run, self.rules.most_minutes, more)
+            self._spawn(run, self.rules.latest_minutes, more)
 
     def delete(self, name: object, owner: object, operator: object = None) -> None:
         """Remove a run that nobody trains."""
@@ -153,11 +164,15 @@ class Trainings:
 
     def may(self, run: Run, owner: object, operator: object = None) -> bool:
         """Whether the browser of that name started the run, or a key given is the operator's."""
+        return self.is_owner(hashed_owner(run), owner, operator)
+
+    def is_owner(self, hashed: str, owner: object, operator: object = None) -> bool:
+        """The same of a run whose `hashed_owner` is known already."""
         if self._is_operator(operator) or self._is_operator(owner):
             return True
         if not isinstance(owner, str) or not owner:
             return False
-        return hmac.compare_digest(_hash(owner), str(about(run).get("owner", "")))
+        return hmac.compare_digest(_hash(owner), hashed)
 
     def _is_operator(self, key: object) -> bool:
         return isinstance(key, str) and hmac.compare_digest(key.encode(), self.operator.encode())
@@ -172,10 +187,24 @@ class Trainings:
         if run := self.going():
             raise Refused(wording.busy(seconds_left(run)))
 
+    def _refuse_full(self) -> None:
+        """Raise Refused when runs are too many, or too large, whatever they gave up."""
+        runs = self.runs()
+        idle = _idle(runs)
+        old = self._dispensable(idle)
+        if len(runs) - len(old) >= MOST_RUNS:
+            raise Refused(wording.RUNS_FULL.format(count=MOST_RUNS))
+        spare = sum(run.bytes for run in old)
+        spare += sum(run.thinned_bytes(SHEETS) for run in idle if run not in old)
+        used = sum(run.bytes for run in runs)
+        if used - spare >= self.rules.most_bytes:
+            raise Refused(wording.disk_refused(used, self.rules.most_bytes))
+
     def _make_room(self) -> int:
         """Have old runs give up what they can, while all take too much; returns what they take.
 
-        What is being trained is left alone, and so is the newest of the others.
+        What is being trained is left alone. All others give up previews, whoever started them and
+        the newest last; that one, and those of the command line, keep everything else.
         """
         runs = self.runs()
         used = sum(run.bytes for run in runs)
@@ -191,23 +220,24 @@ class Trainings:
     def _sacrifices(self, runs: list[Run]) -> Iterator[tuple[Run, Callable[[Run, int], None]]]:
         """What is given up first comes first; models only where nothing is kept for good."""
         idle = _idle(runs)
+        old = self._dispensable(idle)
         yield from ((run, _shorten) for run in idle)
-        if self.rules.forgets:
-            old = _of_visitors(idle[:-1])
-            yield from ((run, _drop_checkpoint) for run in old)
-            yield from ((run, lambda run, _: self._remove(run)) for run in old)
+        yield from ((run, _drop_checkpoint) for run in old)
+        yield from ((run, lambda run, _: self._remove(run)) for run in old)
 
-    def _make_places(self) -> int:
-        """Delete the oldest runs while there are too many, as above; returns how many are left."""
+    def _dispensable(self, idle: list[Run]) -> list[Run]:
+        """Where nothing is kept for good, visitors' runs that go for newer ones; not the newest."""
+        return _of_visitors(idle[:-1]) if self.rules.forgets else []
+
+    def _make_places(self) -> None:
+        """Delete the oldest runs while there are too many, as above."""
         runs = self.runs()
-        if self.rules.forgets:
-            for run in _of_visitors(_idle(runs)[:-1])[: max(len(runs) - MOST_RUNS + 1, 0)]:
-                self._remove(run)
-        return len(self.runs())
+        for run in self._dispensable(_idle(runs))[: max(len(runs) - MOST_RUNS + 1, 0)]:
+            self._remove(run)
 
     def _remove(self, run: Run) -> None:
         # Out of sight first: nobody sees half a run.
-        gone = self.root / f".deleted-{secrets.token_hex(4)}"
+        gone = self.root / f"{DELETED}{secrets.token_hex(4)}"
         run.folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
@@ -251,6 +281,13 @@ class Trainings:
                 run.write_status("failed", status.get("images", 0), said[-1] if said else "")
 
 
+def _is_there(run: Run) -> bool:
+    """Whether that is a run; a folder of somebody else, such as lost+found, is none."""
+    with contextlib.suppress(OSError):
+        return run.exists
+    return False
+
+
 def about(run: Run) -> dict:
     """What the page noted about a run; {} for one that a command started."""
     with contextlib.suppress(OSError, ValueError):
@@ -258,15 +295,19 @@ def about(run: Run) -> dict:
     return {}
 
 
-def made_room(run: Run) -> bool:
-    """Whether a run has a model and nothing to go on from."""
-    return (run.model_folder / CONFIG).is_file() and not run.checkpoint_path.exists()
+def hashed_owner(run: Run) -> str:
+    """Who may stop a run, in a form that gives nobody that right; "" for the operator alone."""
+    return str(about(run).get("owner", ""))
 
 
 def seconds_left(run: Run) -> float | None:
-    """Until a run is done, as far as it knows."""
+    """Until a run is done; None when it is getting ready and does not know yet."""
     records = run.metrics()
-    return records[-1]["seconds_left"] if records else None
+    if not records or run.status().get("state") != "running":
+        return None
+    left, budget = records[-1]["seconds_left"], run.config()[1].steps
+    # Nothing left with steps to go: that was said before the budget grew.
+    return left if left or records[-1]["step"] >= budget else None
 
 
 def _idle(runs: list[Run]) -> list[Run]:

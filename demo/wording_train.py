@@ -70,6 +70,15 @@ STATES = {
     "dead": "ended unexpectedly",
 }
 
+# Why a run ended early, by what its status.json says, and what its owner can do.
+REASONS = {
+    "not a number": (
+        "The loss was no longer a number, and lower learning rates did not help.",
+        "Start another run with a smaller one, under Advanced.",
+    ),
+    "disk full": ("The disk is full.", "Delete a run you can do without, then Continue."),
+    "time over": ("The time that it was given is over.", "Continue trains on."),
+}
 ENDED = "The training process has gone. Everything up to {images:,} images is kept: Continue."
 ENDED_FOREIGN = "The training process has gone. Everything up to {images:,} images is kept."
 NOTHING_KEPT = "The training process has gone before it saved anything; start another."
@@ -100,8 +109,8 @@ SHIPPED_GONE = "There is no shipped model here to begin with; begin with nothing
 def forgets(minutes: float, most: int) -> str:
     """What becomes of runs on a Space."""
     return (
-        "This Space forgets its disk when it sleeps or restarts, and a training lasts at most "
-        f"{minutes:g} minutes. Over {_megabytes(most)} MB, the oldest runs make room for the"
+        "This Space forgets its disk when it sleeps or restarts, and a training is planned for at "
+        f"most {minutes:g} minutes. Over {_megabytes(most)} MB, the oldest runs make room for the"
         " newer: first they can no longer be continued, then they go. Download what you want to"
         " keep."
     )
@@ -212,6 +221,11 @@ def too_large(name: str, most: int) -> str:
 def two_things(name: str) -> str:
     """A file that is a picture and an archive or a program at the same time."""
     return f"{name} is a picture with something else hidden in it; save it again as a picture."
+
+
+def too_slow(name: str) -> str:
+    """A picture made so that it takes hours to read."""
+    return f"{name} would take too long to read; save it again as a picture."
 
 
 def a_link(name: str) -> str:

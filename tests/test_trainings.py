@@ -17,6 +17,7 @@ import threading
 import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from unittest import mock
 
 import av
@@ -32,6 +33,7 @@ from demo import estimate, page, training_settings, wording_train
 from demo import trainings as module
 from demo.desk import FILM_FPS, Desk
 from demo.trainings import Refused, Rules, Trainings, about
+from diffusion import runs
 from diffusion.files import write_json
 from diffusion.runs import Run, train_run
 from diffusion.train_config import TrainConfig
@@ -68,7 +70,7 @@ def begin(trainings, config=SMALL):
 def test_a_run_lives_in_a_process_of_its_own_and_only_its_owner_ends_it(trainings):
     run = begin(trainings)
     pid = run.status()["pid"]
-    assert os.getpriority(os.PRIO_PROCESS, pid) == 1
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 1
     assert os.getsid(pid) == pid  # it outlives this process
     assert trainings.going().folder == run.folder
     with pytest.raises(Refused, match=r"^A run is going, .* left: watch it below\.$"):
@@ -296,13 +298,11 @@ def test_a_speed_measured_beside_another_training_or_reading_is_measured_again_f
 
 def test_the_page_knows_whether_its_own_machine_draws():
     from demo.backend import LocalBackend
-    from demo.page import _draws
 
     backend = object.__new__(LocalBackend)
     for load, draws in {(0, 0): False, (1, 0): True, (0, 1): True}.items():
         backend.engine = Namespace(load=load)
-        assert _draws(backend) == draws
-    assert not _draws(Namespace())  # on a GPU that is lent for moments
+        assert backend.busy == draws
 
 
 def test_a_doubtful_speed_holds_for_seconds_only(monkeypatch):
@@ -409,6 +409,132 @@ def test_a_folder_that_is_no_run_is_left_out_of_the_list(trainings, desk, left):
     shown = desk.answer(desk.look, {"run": "left"})
     assert [run["name"] for run in shown["runs"]] == ["left"]
     assert shown["run"]["name"] == "left"
+
+
+@pytest.mark.parametrize("wrong", ["a folder of root", "a copy of a preview"])
+def test_a_foreign_entry_under_the_runs_hides_nothing_but_itself(
+    trainings, desk, long, monkeypatch, wrong
+):
+    is_file = Path.is_file
+
+    def refuse(path):
+        if path.parent.name == "lost+found":  # whoever runs the tests may look there
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    if wrong == "a folder of root":
+        (trainings.root / "lost+found").mkdir(mode=0o700)
+        monkeypatch.setattr(Path, "is_file", refuse)
+    else:
+        (long.previews / "0000008 copy.png").write_bytes(b"")
+    shown = desk.answer(desk.look, {"run": "long"})
+    assert [(run["name"], run["preview"]) for run in shown["runs"]] == [("long", 8)]
+    assert len(shown["run"]["previews"]) == 9
+    assert trainings.going() is None
+
+
+def test_a_run_that_nobody_can_make_sense_of_is_left_out(trainings, desk, long, left, monkeypatch):
+    summary = Desk._summary
+
+    def refuse(self, run):
+        if run.folder.name == "left":
+            raise ValueError("nonsense")
+        return summary(self, run)
+
+    monkeypatch.setattr(Desk, "_summary", refuse)
+    assert [run["name"] for run in desk.look({})["runs"]] == ["long"]
+
+
+def test_whose_a_run_is_is_read_once_for_all_who_ask_and_told_nobody(
+    trainings, desk, hosted, monkeypatch
+):
+    read = []
+
+    def noted(run):
+        read.append(run)
+        return about(run)
+
+    monkeypatch.setattr(module, "about", noted)
+    assert not any(run["mine"] for run in desk.look({"owner": YOURS})["runs"])
+    before = len(read)
+    for _ in range(3):
+        answer = desk.look({"owner": MINE})
+        assert all(run["mine"] for run in answer["runs"])
+    assert len(read) == before
+    assert module._hash(MINE) not in json.dumps(answer)
+
+
+def test_of_many_who_look_at_once_one_makes_the_server_look(desk, long, monkeypatch):
+    looks, summaries = [], Desk._summaries
+
+    def slowly(self):
+        looks.append(self)
+        time.sleep(0.1)
+        return summaries(self)
+
+    monkeypatch.setattr(Desk, "_summaries", slowly)
+    with ThreadPoolExecutor(8) as threads:
+        answers = [*threads.map(lambda _: desk.look({}), range(8))]
+    assert len(looks) == 1
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_what_is_left_is_told_of_a_run_that_trains_and_not_of_its_former_end(left):
+    def record(step, seconds_left):
+        line = {"step": step, "seconds_left": seconds_left}
+        left.metrics_path.write_text(json.dumps(line) + "\n")
+
+    ended, whole = SMALL.steps // 2, SMALL.steps
+    assert module.seconds_left(left) is None
+    for step, seconds, told in ((ended, 40, 40), (ended, 0, None), (whole, 0, 0)):
+        record(step, seconds)
+        assert module.seconds_left(left) == told
+    for state in ("starting", "preparing"):
+        left.write_status(state, 99)
+        assert module.seconds_left(left) is None
+
+
+WHY = {
+    runs.NOT_A_NUMBER: "Start another run with a smaller one, under Advanced.",
+    runs.DISK_FULL: "Delete a run you can do without, then Continue.",
+    runs.TIME_OVER: "Continue trains on.",
+}
+
+
+@pytest.mark.parametrize(("reason", "move"), WHY.items(), ids=WHY.keys())
+def test_why_a_run_ended_early_is_said_in_the_pages_words(desk, left, reason, move):
+    left.write_status("stopped", 99, "[Errno 28] add --lr", reason=reason)
+    wish, told = {"run": "left"}, wording_train.REASONS[reason][0]
+    assert desk.look({**wish, "owner": MINE})["run"]["problem"] == f"{told} {move}"
+    assert desk.look({**wish, "owner": YOURS})["run"]["problem"] == told
+
+
+def test_the_page_has_words_for_every_reason():
+    assert set(wording_train.REASONS) == set(runs.REASONS)
+
+
+def test_a_run_of_the_longest_budget_has_time_to_load_and_to_be_slower_than_estimated(
+    trainings, left, monkeypatch
+):
+    given = []
+
+    def note(args, **how):
+        given.append(float(args[args.index("--at-most") + 1]))
+        raise OSError("enough")
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    trainings.rules = Rules(most_minutes=10)
+    with pytest.raises(OSError, match="enough"):
+        trainings.start("Pixel art", "pixel-art", SMALL, MINE)
+    with pytest.raises(OSError, match="enough"):
+        trainings.resume("left", MINE)
+    assert given == [16, 16]
+
+
+def test_what_a_page_left_that_ended_while_it_deleted_goes_when_the_next_begins(trainings, left):
+    gone = left.folder.rename(trainings.root / ".deleted-1234")
+    Trainings(trainings.root, Rules())
+    assert not gone.exists()
 
 
 def test_only_who_may_continue_a_run_is_told_to(desk, left, monkeypatch):
@@ -590,6 +716,17 @@ def test_when_the_disk_is_full_a_new_run_is_refused_and_no_model_is_deleted(
     )
     assert (finished.model_folder / "model.safetensors").stat().st_size == 50_000
     assert [run.folder.name for run in trainings.runs()] == ["finished"]
+
+
+def test_a_press_of_train_that_is_refused_costs_nobody_a_preview(trainings, finished, hosted):
+    for rules in (Rules(), Rules(forgets=True)):
+        trainings.rules = dataclasses.replace(rules, most_bytes=50_000)
+        for run in hosted if rules.forgets else ():
+            (run.folder / module.PAGE).unlink()
+        with pytest.raises(Refused, match="delete one first"):
+            trainings.start("Pixel art", "pixel-art", SMALL, MINE)
+        assert len(images_of(finished)) == 100
+        assert kept(hosted) == ["all"] * 4
 
 
 def test_before_that_time_lapses_are_shortened_as_far_as_need_be(trainings, finished, monkeypatch):

@@ -91,6 +91,17 @@ def spelling(letters: bytes) -> bytes:
     return picture(kind="BMP")[: -len(letters)] + letters
 
 
+def progressive(scans: int, thumbnails: int = 0) -> bytes:
+    """A JPEG that goes over its pixels so often, and carries smaller ones as a camera's does."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (24, 24)).save(
+        buffer, "JPEG", progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * thumbnails
+    )
+    content = buffer.getvalue()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * (scans - 10) + content[-2:]
+
+
 # Random bytes have them now and then: a tag, and the end of an archive.
 BY_CHANCE = {"a tag": b"<svg/", "an archive": b"PK\5\6" + bytes(18)}
 
@@ -120,6 +131,10 @@ BAD = {
     "pictures and scripts": (
         {f"{i}.bmp": spelling(b"<svg/") for i in range(20)},
         "0.bmp is a picture with something else hidden in it",
+    ),
+    "a picture for hours": (
+        {"slow.jpg": progressive(1000)},
+        "slow.jpg would take too long to read; save it again as a picture",
     ),
     "archive after a picture": (
         {"both.zip": picture() + archive(faces())},
@@ -215,6 +230,31 @@ def test_a_picture_that_spells_something_else_is_left_out_alone(tmp_path, letter
         files = {"all.zip": archive(files)}
     upload = Uploads(tmp_path / "staged").take(send(tmp_path, files), list(files))
     assert (upload.pictures, upload.skipped) == (19, 1)
+
+
+def test_a_jpeg_that_goes_over_its_pixels_too_often_is_left_out_alone(tmp_path, monkeypatch):
+    prepared, preparation = [], uploads.preparation
+
+    def noted(size):
+        prepare = preparation(size)
+        return lambda entry: prepared.append(entry[0]) or prepare(entry)
+
+    monkeypatch.setattr(uploads, "preparation", noted)
+    most = uploads.MOST_SCANS
+    files = {
+        **faces(),
+        "slow.jpg": progressive(most + 1),
+        "film.jpg": progressive(most) + b"\xff\xda" * 99,
+    }
+    files["camera.jpg"] = progressive(10, thumbnails=200)
+    upload = Uploads(tmp_path / "staged").take(send(tmp_path, files), list(files))
+    assert (upload.pictures, upload.skipped) == (22, 1)
+    assert set(files) - set(prepared) == {"slow.jpg"}  # nobody waited for it
+
+
+def test_scans_cannot_hide_behind_a_marker_that_a_reader_passes_over():
+    hidden = progressive(500).replace(b"\xff\xda", b"\xff\x02\xff\xff\xff\xda")
+    assert uploads._scans(hidden) == 500
 
 
 def test_files_of_other_kinds_are_left_out_and_counted(tmp_path):

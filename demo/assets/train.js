@@ -1,11 +1,14 @@
 // The Train tab: asks the server how the runs are, shows the one that is watched, and starts,
-// stops and continues those of this browser. Gradio calls this with `element`, `server` and
-// `upload` in scope. Everything shown comes from the server: a reload shows the same.
+// stops and continues those of this browser. Gradio calls this with `element` and `server` in
+// scope. Everything shown comes from the server: a reload shows the same.
 
 const SOON = 1000; // milliseconds between two looks at a run that goes on,
 const LATER = 5000; // and otherwise
 const FRAMES = 6; // previews per second of the time-lapse
 const AT_ONCE = 6; // uploads
+const SENDINGS = 4; // of one file, before all are given up
+const PAUSE = 500; // milliseconds after the first of them, and so many more after every next
+const REFUSALS = [413, 507]; // answers to an upload that would be the same again
 const NAMED = 40; // letters of a file's name, its suffix among them, that the server is told
 const SURE = 4000; // milliseconds in which a second click deletes
 const QUARTER = 25; // percent of an upload between two words to those who listen
@@ -104,7 +107,7 @@ function pill(going) {
   const badge = document.querySelector("#pill");
   if (!badge) return;
   badge.hidden = !going;
-  badge.textContent = going ? `● ${going.percent} %` : "";
+  write(badge, going ? `● ${going.percent} %` : "");
 }
 
 function watch_(run) {
@@ -122,23 +125,23 @@ function clear() {
   const canvas = find(".sheet canvas");
   canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
   delete canvas.dataset.images;
-  find(".position").textContent = "";
+  position("");
   find(".refusal").textContent = "";
   told = shown = wanted = null;
 }
 
 function details(run) {
   told = run.name;
-  find(".facts .title").textContent = `${run.title}, ${run.size} px`;
-  find(".facts .state").textContent = run.words;
-  find(".percent").textContent = `${run.percent} %`;
+  write(find(".facts .title"), `${run.title}, ${run.size} px`);
+  write(find(".facts .state"), run.words);
+  write(find(".percent"), `${run.percent} %`);
   find(".bar i").style.width = `${run.percent}%`;
-  find("dd.images").textContent = `${number(run.images)} / ${number(run.total)}`;
-  find("dd.speed").textContent = run.speed === null ? "–" : number(Math.round(run.speed));
-  find("dd.left").textContent = run.left === null ? "–" : time(run.left);
+  write(find("dd.images"), `${number(run.images)} / ${number(run.total)}`);
+  write(find("dd.speed"), run.speed === null ? "–" : number(Math.round(run.speed)));
+  write(find("dd.left"), run.left === null ? "–" : time(run.left));
   line(run.loss);
-  find(".advice").textContent = run.advice;
-  find("article .problem").textContent = run.problem;
+  write(find(".advice"), run.advice);
+  write(find("article .problem"), run.problem);
   buttons(run);
   previews(run);
 }
@@ -150,10 +153,8 @@ function buttons(run) {
   show(".stop", run.live && mine);
   show(".continue", !run.live && mine && !going && run.goes_on);
   const again = find(".continue");
-  again.textContent =
-    run.state === "finished"
-      ? fill(again.dataset.more, { minutes: minutes() })
-      : again.dataset.continue;
+  const { more, continue: same } = again.dataset;
+  write(again, run.state === "finished" ? fill(more, { minutes: minutes() }) : same);
   show("article .compare", run.model);
   show("article .model", run.model);
   show("article .film", run.previews.length > 1);
@@ -186,7 +187,7 @@ function line(points) {
   const path = find(".loss path");
   if (points.length < 2) {
     path.setAttribute("d", "");
-    find(".loss .value").textContent = "";
+    write(find(".loss .value"), "");
     return;
   }
   const logs = points.map(([, loss]) => Math.log(loss));
@@ -196,7 +197,7 @@ function line(points) {
   const y = (log) => 86 - (82 * (log - low)) / (high - low || 1);
   const d = points.map(([images], i) => `${x(images).toFixed(1)} ${y(logs[i]).toFixed(1)}`);
   path.setAttribute("d", `M${d.join("L")}`);
-  find(".loss .value").textContent = last[1].toFixed(4);
+  write(find(".loss .value"), last[1].toFixed(4));
 }
 
 // The time-lapse: a slider over all sheets of the run.
@@ -234,8 +235,14 @@ function paint(picture, images, seconds) {
   canvas.height = picture.height;
   canvas.getContext("2d").drawImage(picture, 0, 0);
   canvas.dataset.images = images;
-  const words = find(".position");
-  words.textContent = fill(words.dataset.words, { images: number(images), time: time(seconds) });
+  const { words } = find(".position").dataset;
+  position(fill(words, { images: number(images), time: time(seconds) }));
+}
+
+// What the sheet is of: under it, and what the slider says to those who listen.
+function position(text) {
+  write(find(".position"), text);
+  find(".scrub").setAttribute("aria-valuetext", text);
 }
 
 function fetched(run, images) {
@@ -288,18 +295,18 @@ function pause(thenFollow = false) {
 // The list of runs; rows stay where they are, so that a click never misses.
 function list(runs) {
   find(".runs .none").hidden = runs.length > 0;
-  find(".runs .total").textContent = known.total;
+  write(find(".runs .total"), known.total);
   const rows = find(".runs ol");
   const there = new Map([...rows.children].map((row) => [row.dataset.run, row]));
   runs.forEach((run, i) => {
     const row = there.get(run.name) ?? newRow(run.name);
     there.delete(run.name);
     if (rows.children[i] !== row) rows.insertBefore(row, rows.children[i] ?? null);
-    row.querySelector(".title").textContent = run.title;
-    row.querySelector(".what").textContent =
-      `${run.size} px · ${number(run.images)} · ${time(run.seconds)}`;
-    row.querySelector(".state").textContent = run.live ? `${run.percent} %` : run.words;
-    row.querySelector(".bytes").textContent = `${(run.bytes / 1e6).toFixed(0)} MB`;
+    const put = (part, text) => write(row.querySelector(part), text);
+    put(".title", run.title);
+    put(".what", `${run.size} px · ${number(run.images)} · ${time(run.seconds)}`);
+    put(".state", run.live ? `${run.percent} %` : run.words);
+    put(".bytes", `${(run.bytes / 1e6).toFixed(0)} MB`);
     row.querySelector("button").setAttribute("aria-current", String(run.name === watched));
     thumb(row.querySelector("canvas"), run);
   });
@@ -476,24 +483,50 @@ async function prepare(work) {
 async function read(files, wanted) {
   const count = find(".reading");
   const sent = new Array(files.length);
-  let [next, done] = [0, 0];
+  let [next, done, problem] = [0, 0, ""];
+  const goesOn = () => wanted() && !problem;
   const one = async () => {
-    while (next < files.length && wanted()) {
+    while (next < files.length && goesOn()) {
       const i = next++;
       count.textContent = fill(count.dataset.words, { done: i + 1, all: files.length });
       // Two that are the same under the same name would be one, and whoever has it read first
       // takes it away from the other.
-      const { path } = await upload(new File([files[i]], chance()));
-      sent[i] = { path: inside(path), name: files[i].name.slice(-NAMED) };
-      if (wanted()) announce(++done / files.length);
+      const answer = await insistently(new File([files[i]], chance()), goesOn);
+      problem ||= answer.problem;
+      if (!goesOn()) return;
+      sent[i] = { path: inside(answer.path), name: files[i].name.slice(-NAMED) };
+      announce(++done / files.length);
     }
   };
-  try {
-    await Promise.all(Array.from({ length: AT_ONCE }, one));
-  } catch (error) {
-    return { problem: String(error.message ?? error) };
+  await Promise.all(Array.from({ length: AT_ONCE }, one));
+  return goesOn() ? take(sent, wanted) : { problem };
+}
+
+// Sends a file again and again while that fails on the way: of thousands, some always do.
+async function insistently(file, wanted) {
+  for (let sendings = 1; sendings <= SENDINGS && wanted(); sendings++) {
+    const answer = await sent_(file);
+    if (answer) return answer;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE * sendings));
   }
-  return wanted() ? take(sent, wanted) : {};
+  return { problem: unanswered };
+}
+
+// The path of a file that was sent, or why the server refuses it; nothing when it was lost.
+// Gradio's own `upload` would show what went wrong, in its own words, for every attempt.
+async function sent_(file) {
+  const body = new FormData();
+  body.append("files", file);
+  const { root, api_prefix } = window.gradio_config;
+  // Behind a proxy, the server does not know its own address: only the path of it counts.
+  const { pathname } = new URL(root || "/", location.href);
+  const address = `${pathname.replace(/\/$/, "")}${api_prefix}/upload`;
+  try {
+    const answer = await fetch(address, { method: "POST", body });
+    if (answer.ok) return { path: (await answer.json())[0], problem: "" };
+    if (REFUSALS.includes(answer.status)) return { problem: await answer.text() };
+  } catch {}
+  return null;
 }
 
 // The end of a path that is in the folder of uploads: 20,000 whole ones are too large a question.
@@ -514,8 +547,7 @@ async function take(files, wanted) {
 function announce(share) {
   const line = find(".sent");
   const percent = Math.floor((share * 100) / QUARTER) * QUARTER;
-  const text = percent ? fill(line.dataset.words, { percent }) : "";
-  if (line.textContent !== text) line.textContent = text;
+  write(line, percent ? fill(line.dataset.words, { percent }) : "");
 }
 
 function took(text, isProblem = false) {

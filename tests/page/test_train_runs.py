@@ -150,6 +150,28 @@ def test_a_server_that_is_lost_is_told_of_and_no_button_stays_dead(tab, found, l
     page.wait_for_selector(".train .lost", state="hidden", timeout=15_000)
 
 
+def test_a_look_that_finds_nothing_new_writes_nothing(tab, found):
+    page = tab.page
+    tab.watch("with")
+    tab.wait(sheet_of(200))
+    page.evaluate(
+        """() => {
+            window.written = [];
+            const watch = new MutationObserver((changes) => {
+                window.written.push(...changes.map(({target}) => target.outerHTML ?? target.data));
+            });
+            const changes = {childList: true, characterData: true, subtree: true};
+            for (const part of document.querySelectorAll('article.run, .runs, #pill')) {
+                watch.observe(part, changes);
+            }
+        }"""
+    )
+    with page.expect_response(lambda response: '"look"' in (response.request.post_data or "")):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.written") == []
+
+
 def test_an_estimate_that_was_lost_comes_when_the_server_is_back(tab):
     page = tab.page
     page.route(CALLS, lambda route: route.abort())

@@ -72,6 +72,54 @@ def test_only_the_latest_set_of_pictures_counts(tab, tmp_path):
     assert tab.text(".taken") == "17 pictures are ready."
 
 
+UPLOADS = "**/gradio_api/upload"
+
+
+def test_a_picture_that_is_lost_on_its_way_is_sent_again(tab, tmp_path):
+    page, answers = tab.page, [None, {"status": 502}, {"body": "no JSON"}]
+
+    def lose(route):
+        if not answers:
+            route.continue_()
+        elif answer := answers.pop():
+            route.fulfill(**answer)
+        else:
+            route.abort()
+
+    page.route(UPLOADS, lose)
+    page.click(".train label.own")
+    page.set_input_files(".train .files", pictures(tmp_path, 16))
+    tab.wait("document.querySelector('.taken').textContent === '16 pictures are ready.'")
+    assert not page.locator(".toast-body").count()
+    assert not answers
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "sendings"),
+    [
+        (507, wording_train.DISK_FULL, 1),
+        (413, "More than 201 MB is too much at once.", 1),
+        (500, wording_train.TRAIN["unanswered"], 4),
+    ],
+)
+def test_pictures_that_cannot_be_sent_are_given_up_in_the_pages_own_words(
+    tab, tmp_path, status, said, sendings
+):
+    page, sent = tab.page, []
+
+    def refuse(route):
+        sent.append(route.request)
+        route.fulfill(status=status, body=said if sendings == 1 else "<html>Traceback")
+
+    page.route(UPLOADS, refuse)
+    page.click(".train label.own")
+    page.set_input_files(".train .files", pictures(tmp_path, 1))
+    page.wait_for_selector(".taken.problem")
+    assert tab.text(".taken") == said
+    assert len(sent) == sendings
+    assert not page.locator(".toast-body").count()
+
+
 def drop(page, selector):
     """Drop a picture there; returns whether the browser was kept from opening it."""
     return page.evaluate(
