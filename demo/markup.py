@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from pathlib import Path
 from string import Template
 
@@ -12,6 +13,14 @@ ASSETS = Path(__file__).parent / "assets"
 def text(*names: str) -> str:
     """The content of these assets, one after the other."""
     return "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in names)
+
+
+def script(name: str, **values: object) -> str:
+    """The script NAME.js, with each of these values where it has "[its name]"."""
+    filled = text(f"{name}.js")
+    for place, value in values.items():
+        filled = filled.replace(f'"[{place}]"', json.dumps(value))
+    return filled
 
 
 def template(name: str, *words: dict[str, str], **more: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,6 +10,9 @@ import gradio as gr
 from demo import markup, settings, wording, wording_make
 from demo.models import Models
 from demo.wishes import in_words, read_asked, read_guidance
+
+# The fields of the form that nobody types into: all that the lines tell of depends on them alone.
+FIELDS = ("model", "asked", "guidance", "finish")
 
 
 def hidden_box(name: str) -> gr.Textbox:
@@ -21,22 +24,25 @@ def hidden_box(name: str) -> gr.Textbox:
 
 def create(models: Models) -> None:
     """The lines, inside the current Blocks; each is there while its field is not empty."""
-    _line("model", lambda fields: models.told(fields.get("model")), wording.BACK_TO_OWN)
-    _line("asked", lambda fields: _asked_for(models, fields), wording_make.ASK_NOTHING)
-    _line("finish", lambda fields: wording_make.FINISHED, wording_make.UNFINISH)
+    # What was asked of one model means nothing to another.
+    _line(["model", "asked"], lambda fields: models.told(fields.get("model")), wording.BACK_TO_OWN)
+    _line(["asked"], lambda fields: _asked_for(models, fields), wording_make.ASK_NOTHING)
+    _line(["finish"], lambda fields: wording_make.FINISHED, wording_make.UNFINISH)
 
 
-def _line(field: str, tell: Callable[[Mapping], str], back: str) -> None:
+def _line(cleared: Sequence[str], tell: Callable[[Mapping], str], back: str) -> None:
+    """A line about the first of these fields; all of them are cleared by the way back."""
+
     # Gradio calls it by name.
     def words(fields: Any) -> str:
         return tell(fields if isinstance(fields, dict) else {})
 
     gr.HTML(
         html_template=markup.template("notice", back=back),
-        js_on_load=markup.text("notice.js").replace("[field]", field),
+        js_on_load=markup.script("notice", cleared=cleared, fields=FIELDS),
         server_functions=[words],
         apply_default_css=False,
-        elem_id=f"{field}-notice",
+        elem_id=f"{cleared[0]}-notice",
     )
 
 

@@ -9,7 +9,6 @@ import gradio as gr
 from demo import markup, wording
 
 SCRIPTS = ("storage.js", "tabs.js")
-PILL = "A training is going: watch it"
 
 
 def create(screens: Mapping[str, str]) -> None:
@@ -20,7 +19,7 @@ def create(screens: Mapping[str, str]) -> None:
         for name, words in screens.items()
     )
     gr.HTML(
-        html_template=markup.template("tabs", title=wording.TITLE, tabs=tabs, pill=PILL),
+        html_template=markup.template("tabs", title=wording.TITLE, tabs=tabs, pill=wording.PILL),
         js_on_load=markup.text(*SCRIPTS),
         apply_default_css=False,
         elem_id="header",

@@ -202,8 +202,13 @@ function setState(state) {
   if (screen.dataset.state === state) return;
   const focused = document.activeElement?.closest?.(".make .action button");
   screen.dataset.state = state;
-  find(".more").setAttribute("aria-disabled", String(state === "running"));
-  if (focused) find(state === "running" ? ".halt" : ".go").focus();
+  setAside(find(".more"), state === "running");
+  if (focused) primary().focus();
+}
+
+// The one of its two buttons that is there.
+function primary() {
+  return find(screen.dataset.state === "running" ? ".halt" : ".go");
 }
 
 function say(text, isProblem = false) {
@@ -250,9 +255,13 @@ function showLarge() {
   offer(".png", of.done);
 }
 
-// A button that is really disabled would lose the focus, and the dialog its keys.
 function offer(button, isOffered) {
-  dialog.querySelector(button).setAttribute("aria-disabled", String(!isOffered));
+  setAside(dialog.querySelector(button), !isOffered);
+}
+
+// A button that is really disabled would lose the focus, and the dialog its keys.
+function setAside(button, isAside) {
+  button.setAttribute("aria-disabled", String(isAside));
 }
 
 function go(by) {
@@ -323,7 +332,9 @@ function follow() {
   for (const those of form.querySelectorAll(".wishes")) {
     those.hidden = those.dataset.model !== model();
   }
-  form.classList.toggle("asks", Boolean(wishes()));
+  const asks = Boolean(wishes());
+  form.guidance.disabled = !asks;
+  setAside(find(".clear"), !asks);
 }
 
 // Wiring.
@@ -355,9 +366,18 @@ dialog.querySelector(".after").addEventListener("click", () => go(1));
 dialog.querySelector(".png").addEventListener("click", save);
 dialog.querySelector(".how").addEventListener("click", how);
 dialog.querySelector(".close").addEventListener("click", () => dialog.close());
-dialog.addEventListener("click", (event) => {
-  if (event.target === dialog) dialog.close(); // beside it
+// A press that begins and ends beside it: words that are selected may be dragged over its edge.
+let wasBeside = false;
+dialog.addEventListener("pointerdown", (event) => {
+  wasBeside = isBeside(event);
 });
+dialog.addEventListener("click", (event) => {
+  if (wasBeside && isBeside(event)) dialog.close();
+});
+function isBeside({ target, clientX: x, clientY: y }) {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  return target === dialog && (x < left || x > right || y < top || y > bottom);
+}
 // Wherever the focus is: a click on the picture takes it from the dialog.
 document.addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -365,6 +385,6 @@ document.addEventListener("keydown", (event) => {
 });
 dialog.addEventListener("close", () => {
   const back = enlarged?.figure.querySelector("button");
-  (back?.isConnected ? back : find(".go")).focus();
+  (back?.isConnected ? back : primary()).focus();
   enlarged = null;
 });

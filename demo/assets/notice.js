@@ -1,21 +1,24 @@
 // A line over the panes while a field of the form holds something unusual, and the way back.
-// FIELD is put here by the server.
 
-const FIELD = "[field]";
+const CLEARED = "[cleared]"; // the server puts the fields here that the way back clears,
+const FIELDS = "[fields]"; // and those that the words depend on
+const [ABOUT] = CLEARED;
 const line = element.querySelector(".notice");
-let told = "";
+let told = ""; // what the words are of
 
 cartoon.follow(async (fields) => {
-  const now = fields[FIELD] ? JSON.stringify(fields) : "";
+  const now = fields[ABOUT] ? JSON.stringify(FIELDS.map((name) => fields[name])) : "";
   if (now === told) return;
   told = now;
   const words = now && (await server.words(fields));
   if (told !== now) return; // meanwhile the form has become something else
-  line.querySelector(".by").textContent = words;
+  if (words === undefined) told = null; // no answer: the next change asks again
+  line.querySelector(".by").textContent = words ?? "";
   line.hidden = !now;
 });
 
 line.querySelector("button").addEventListener("click", () => {
-  const fields = { ...cartoon.now(), [FIELD]: "" };
-  document.dispatchEvent(new CustomEvent("compare", { detail: fields }));
+  const cleared = Object.fromEntries(CLEARED.map((name) => [name, ""]));
+  const detail = { ...cartoon.now(), ...cleared };
+  document.dispatchEvent(new CustomEvent("compare", { detail }));
 });

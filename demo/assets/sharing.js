@@ -45,12 +45,13 @@ async function give(file) {
   if (!given.token) return say(given.words ?? given.problem, true);
   token = given.token;
   find(".replay").hidden = false;
-  next = given.face;
-  setFields(given.fields);
+  setFields(given.fields, given.face);
   say(given.words);
 }
 
-function setFields(fields) {
+// `face` is the one that these settings want enlarged, if they want any.
+function setFields(fields, face) {
+  next = face;
   cartoon.offer(fields);
   trigger("settings");
 }
@@ -62,12 +63,12 @@ async function compare(fields) {
   draw(fields);
 }
 
-function draw(fields) {
+function draw(fields, says) {
   press(async () => {
     setFields(fields);
     await whenFilled(fields);
     await run();
-  });
+  }, says);
 }
 
 function offerExamples(examples) {
@@ -77,11 +78,7 @@ function offerExamples(examples) {
     chip.type = "button";
     chip.textContent = name;
     chip.title = says;
-    chip.addEventListener("click", () => {
-      if (pressing || stage.dataset.state === "running") return;
-      draw(fields);
-      document.querySelector("#examples .says").textContent = says;
-    });
+    chip.addEventListener("click", () => draw(fields, says));
     chips.append(chip);
   }
 }

@@ -26,6 +26,7 @@ let clock = "calls";
 let zoom = null; // the face that is enlarged
 let next; // which one is to be, as soon as the next run begins; undefined: as it is
 let pressing = null; // a press of Run, till the server was heard of
+let saying = ""; // what the example that was pressed says, as soon as its run begins
 let answers = 0; // of the server, to a press of Run
 let stopped = null; // the run that was stopped last: what still comes of it is not shown
 let coming = null; // the newest message of a run that has no picture yet; till then the film stays
@@ -56,8 +57,10 @@ function receive(message) {
 }
 
 // One press at a time: what is asked for meanwhile would be drawn with the settings of another.
-function press(how) {
+// `says` is what an example says of what it draws.
+function press(how, says = "") {
   if (pressing || stage.dataset.state === "running") return;
+  saying = says;
   pressing = how().finally(() => {
     pressing = null;
   });
@@ -112,6 +115,7 @@ function begin(start) {
   pause();
   find(".badge").hidden = true;
   open(start);
+  document.querySelector("#examples .says").textContent = saying;
   coming = null;
   following = true;
   if (lens !== LENSES[0]) server.look({ run: start.run, lens });
@@ -155,7 +159,7 @@ function setState(state) {
 }
 
 function say(text, isProblem = false) {
-  if (words.textContent !== text) words.textContent = text;
+  write(words, text);
   words.title = text;
   words.classList.toggle("problem", isProblem);
 }
@@ -165,8 +169,7 @@ function announce() {
   const reel = film.reels[film.longest];
   const percent = Math.floor(((reel.reached / reel.total) * 100) / QUARTER) * QUARTER;
   const line = find(".progress");
-  const text = percent ? fill(line.dataset.words, { percent }) : "";
-  if (line.textContent !== text) line.textContent = text;
+  write(line, percent ? fill(line.dataset.words, { percent }) : "");
 }
 
 // Moments.
@@ -365,8 +368,8 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("#stop")) stop();
 });
 document.addEventListener("keydown", (event) => {
-  const isField = event.target.matches?.(".field :is(input, textarea)");
-  if (isField && event.key === "Enter" && !event.isComposing) press(run);
+  const isField = event.target.matches?.(":is(#controls, #more) .field input");
+  if (isField && onScreen() && event.key === "Enter" && !event.isComposing) press(run);
 });
 
 // The other parts of the screen, which Gradio may lay out a moment later.

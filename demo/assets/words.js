@@ -4,6 +4,11 @@ function fill(template, values) {
   return template.replace(/\[(\w+)\]/g, (whole, name) => values[name] ?? whole);
 }
 
+// Words that are there already stay: what is selected in them, and those who listen hear nothing.
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 // What the server answered to a call, or {problem: lost}. Gradio answers a call that failed, on
 // the way or there, with undefined; it hardly ever rejects one.
 async function answered(promise, lost) {

@@ -5,6 +5,8 @@ import time
 import pytest
 from conftest import Screen
 
+from demo import wording
+
 pytestmark = pytest.mark.page
 
 
@@ -227,6 +229,33 @@ def test_a_low_screen_scrolls_rather_than_shrink_the_panes_to_nothing(page, addr
         screen.open(address + query)
         assert page.locator(".pane.left canvas").bounding_box()["height"] >= 200
     assert screen.errors == []
+
+
+# The longest that is told under the timeline.
+SENTENCES = (
+    wording.other_weights("0123456789ab"),
+    wording.OTHER_SIZE,
+    f"{wording.result('DPM-Solver++(2M)', 1000, 16.4)} {wording.verdict(2, True)}",
+    wording.whole_number("DPM-Solver++ steps", 2**63, 1, 1000),
+)
+
+
+def test_all_of_a_sentence_is_seen_and_takes_no_more_room_than_none(screen):
+    page = screen.page
+    page.evaluate("document.querySelector('.replay').hidden = false")
+    for width in (1280, 1024, 768, 390, 320):
+        page.set_viewport_size({"width": width, "height": 720})
+        told = page.evaluate(
+            """(sentences) => sentences.map((sentence) => {
+                const line = document.querySelector('.words');
+                line.textContent = sentence;
+                const {scrollWidth, clientWidth, scrollHeight, clientHeight} = line;
+                const isWhole = scrollWidth <= clientWidth && scrollHeight <= clientHeight;
+                return [isWhole, document.querySelector('#controls').getBoundingClientRect().top];
+            })""",
+            ["", *SENTENCES],
+        )
+        assert told == [[True, told[0][1]]] * len(told), width
 
 
 def test_nothing_moves_during_a_run(screen):

@@ -9,17 +9,12 @@ pytestmark = pytest.mark.page
 SCREENS = [(390, 844), (768, 1024), (1280, 720), (1920, 1080)]
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def scheme(request):
-    return request.param
-
-
 @pytest.fixture(scope="module", params=SCREENS, ids=lambda size: f"{size[0]}x{size[1]}")
-def visitor(request, scheme, browser, address):
-    """A visitor with that screen and scheme, after a short run, with every drawer open."""
+def opened(request, browser, address):
+    """A visitor with that screen, after a short run, with every drawer open."""
     width, height = request.param
     context = browser.new_context(
-        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+        viewport={"width": width, "height": height}, reduced_motion="reduce"
     )
     visitor = Screen(context.new_page())
     visitor.open(address)
@@ -31,6 +26,13 @@ def visitor(request, scheme, browser, address):
     yield visitor
     context.close()
     assert visitor.errors == []
+
+
+@pytest.fixture(params=["light", "dark"])
+def visitor(request, opened):
+    """The visitor whose screen is that, in that scheme."""
+    opened.page.emulate_media(color_scheme=request.param)
+    return opened
 
 
 def test_nothing_is_hard_to_read_or_without_a_name(visitor):
@@ -90,6 +92,8 @@ def test_the_tabs_can_be_pressed_while_a_recorded_run_is_shown_and_a_training_go
         }"""
     )
     assert covered == []
+    # Those who listen hear how far it is.
+    assert page.get_by_role("button", name="100 %").is_visible()
 
 
 def test_nothing_leaves_a_screen_of_320_pixels(page, address):
@@ -151,14 +155,17 @@ def test_the_bar_does_not_hide_what_has_the_keyboard_on_a_page_that_is_enlarged(
     assert hidden == []
 
 
-@pytest.fixture
-def contrast(page, address):
+@pytest.fixture(scope="module")
+def contrast(browser, address):
     """A visitor whose system has a contrast theme."""
-    page.emulate_media(forced_colors="active", reduced_motion="reduce")
-    visitor = Screen(page)
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 720}, forced_colors="active", reduced_motion="reduce"
+    )
+    visitor = Screen(context.new_page())
     visitor.open(address)
     visitor.wait("recorded")
     yield visitor
+    context.close()
     assert visitor.errors == []
 
 
@@ -191,8 +198,7 @@ def test_a_contrast_theme_shows_what_is_chosen(contrast, name, chosen, other):
 
 @pytest.mark.parametrize("part", ["#dice", ".stage .head", ".make .dice"])
 def test_a_contrast_theme_shows_what_is_drawn_by_a_background(contrast, part):
-    if part.startswith(".make"):
-        contrast.page.click("[data-tab=make]")
+    contrast.page.click(f"[data-tab={'make' if part.startswith('.make') else 'compare'}]")
     ground, drawn = contrast.page.eval_on_selector(
         part,
         """(part) => [

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from test_making import LABELS, always
 from train_tab import Held
 
 from demo.backend import MODEL, LocalBackend
+from demo.markup import text
 from demo.page import build, launch_options
 from demo.trainings import Trainings
 from demo.wording import kept_late
@@ -138,6 +140,35 @@ def test_each_face_says_whether_it_came_as_asked(visitor):
     assert "0 of 16 faces came as asked" in page.inner_text(".make .told")
 
 
+def test_a_browser_that_drops_the_words_of_a_tick_still_shows_its_sign():
+    spoken = re.findall(r'(.*)\n  content: (".") / ".+";', text("make.css"))
+    assert [sign for _, sign in spoken] == ['"✓"', '"✗"']
+    assert [before.strip() for before, _ in spoken] == [f"content: {sign};" for _, sign in spoken]
+
+
+def test_enter_in_a_field_makes_faces_and_leaves_compare_alone(visitor):
+    page = visitor.page
+    sent = orders(page)
+    page.fill(".make [name=seed]", "360")
+    page.press(".make [name=seed]", "Enter")
+    page.wait_for_selector(".make .told:text('DDIM: 20 calls')")
+    assert sent() == 1
+
+
+def test_guidance_and_clear_wait_for_a_wish(visitor):
+    page = visitor.page
+    clear = page.locator(".make .clear")
+    assert page.is_disabled(".make [name=guidance]")
+    assert clear.is_disabled()
+    page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
+    assert page.is_enabled(".make [name=guidance]")
+    assert clear.is_enabled()
+    clear.press("Enter")
+    assert page.is_disabled(".make [name=guidance]")
+    assert clear.is_disabled()
+    assert page.evaluate("document.activeElement.className") == "clear"
+
+
 def test_wishes_are_there_after_a_reload(visitor):
     page = visitor.page
     page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
@@ -224,6 +255,15 @@ def test_the_keyboard_goes_to_compare_with_a_face_that_is_drawn_there(visitor):
     assert page.evaluate("document.activeElement.matches('[role=tab][data-tab=compare]')")
     visitor.wait("finished")
     assert page.evaluate("document.activeElement.matches('[role=tab][data-tab=compare]')")
+
+
+def test_the_way_back_to_this_pages_model_takes_what_was_asked_of_the_other_along(visitor, making):
+    page = visitor.page
+    page.goto(f"{making[0]}?model=toons-64&asked=3&left_steps=4&right_steps=2#compare")
+    page.click("#model-notice button")
+    visitor.wait("finished")
+    assert visitor.words().startswith("DDIM: 2 calls, ")
+    assert page.locator(".notice:visible").count() == 0
 
 
 def test_a_face_that_is_saved_is_told_of_while_it_is_the_one_on_show(visitor):
@@ -435,6 +475,52 @@ def test_arrow_keys_go_on_at_the_first_and_the_last_face_and_after_a_click(visit
     assert page.evaluate("document.activeElement.closest('figure') !== null")
 
 
+def test_only_a_press_that_begins_and_ends_beside_an_enlarged_face_closes_it(visitor):
+    page = visitor.page
+    page.click(".make figure button >> nth=1")
+    box = page.locator(".make dialog").bounding_box()
+    inside, beside = (box["x"] + 6, box["y"] + 6), (box["x"] - 40, box["y"] + 40)
+    for start, end, is_open in (
+        (inside, inside, True),  # the padding
+        (inside, beside, True),  # words that are selected
+        (beside, inside, True),
+        (beside, beside, False),
+    ):
+        page.mouse.move(*start)
+        page.mouse.down()
+        page.mouse.move(*end)
+        page.mouse.up()
+        assert page.is_visible(".make dialog") == is_open
+
+
+def test_the_keyboard_goes_to_stop_when_an_enlarged_face_has_gone_during_a_run(
+    visitor, making, occupied
+):
+    page = visitor.page
+    page.evaluate(
+        """() => {
+            const dialog = document.querySelector('.make dialog');
+            const watch = new MutationObserver(() => {
+                watch.disconnect();
+                dialog.close();
+            });
+            watch.observe(document.querySelector('.make .faces'), {childList: true});
+            dialog.addEventListener('close', () => {
+                window.focused = document.activeElement.className;
+            });
+        }"""
+    )
+    occupied()
+    page.fill(".make [name=seed]", "370")
+    page.click(".make .go")
+    page.wait_for_selector(".make .told:text('Place 1 in line')")
+    page.click(".make figure button >> nth=0")
+    page.wait_for_selector(".make dialog[open]")
+    making[1].engine.capacity = CAPACITY
+    page.wait_for_function("window.focused !== undefined")
+    assert page.evaluate("window.focused") == "halt"
+
+
 def test_make_works_in_a_browser_that_keeps_nothing(page, making):
     page.add_init_script(
         """for (const name of ["localStorage", "sessionStorage"]) {
@@ -515,6 +601,7 @@ def test_nothing_is_hard_to_read_or_without_a_name(page, making, scheme, size):
     page.emulate_media(color_scheme=scheme)
     screen = Screen(page)
     opened(screen, making[0])
+    assert hard_to_use(page, "#make") == []
     page.click(".make .wishes:not([hidden]) fieldset >> nth=2 >> text=dark")
     make(page)
     for part in ("#make", ".make dialog"):

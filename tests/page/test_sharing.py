@@ -7,6 +7,7 @@ import re
 import pytest
 from conftest import Screen
 from PIL import Image
+from train_tab import calls
 
 from demo import settings
 
@@ -147,6 +148,29 @@ def test_a_picture_of_one_face_changes_nothing_on_show_until_it_is_drawn(screen)
     says(screen, "Drawing 4 faces")
     screen.wait("finished")
     assert screen.page.locator(".pane.left .faces button").count() == 1  # the third, enlarged
+
+
+def test_what_a_picture_or_an_example_brought_goes_with_it(screen):
+    page = screen.page
+    screen.run(seed=74, left_steps=6, right_steps=3)
+    screen.wait("finished")
+    page.click(".pane.left .faces button >> nth=2")
+    _, third = saved(screen, "png")
+    page.keyboard.press("Escape")
+    drop(screen, third)
+    says(screen, "The picture's settings are back.")
+    page.click("#more-button")
+    page.click("#reset")
+    page.wait_for_function("document.querySelector('#seed input').value === '7'")
+    page.locator("#examples button").first.click()
+    screen.wait_calls("left", 10, total=10)
+    screen.wait("finished")
+    assert page.locator(".pane.left .faces button").count() == 4
+    assert page.inner_text("#examples .says").startswith("Ten calls each")
+    screen.run(seed=75)
+    screen.wait("running")
+    screen.wait("finished")
+    assert page.inner_text("#examples .says") == ""
 
 
 def test_all_settings_are_in_the_address_and_come_back_from_it(browser, address, screen):
@@ -291,6 +315,27 @@ def test_the_recorded_faces_are_promised_only_while_run_would_draw_them(screen, 
     screen.open(f"{address}?seed=9")
     assert recorded_run(screen)
     assert screen.words() == "Press Run, or change something first."
+
+
+def test_a_line_over_the_panes_is_asked_for_when_it_changes_and_until_it_is_answered(
+    screen, address
+):
+    page = screen.page
+    asked = calls(page, "words")
+    page.route(SERVER, lambda route: route.abort())
+    page.goto(f"{address}?model=unknown")
+    page.wait_for_selector("#model-notice .notice:visible")
+    screen.fill(seed=8)
+    page.wait_for_url("**seed=8&**")
+    page.unroute(SERVER)
+    screen.fill(seed=9)
+    page.wait_for_selector("#model-notice .by:not(:empty)")
+    before = len(asked)
+    screen.fill(seed=10)
+    page.wait_for_url("**seed=10&**")
+    page.wait_for_timeout(300)
+    assert len(asked) == before
+    screen.errors.clear()  # the browser's own, about the line that was cut
 
 
 def test_a_long_name_of_a_model_survives_a_reload(screen, address):
