@@ -39,9 +39,9 @@ def main() -> None:
     print(f"* Who adds ?operator={trainings.operator} to the address may end anybody's training.")
     try:
         measured = quality.load(options.model, backend.weights)
-        build(backend, trainings, reader, measured, str(options.model)).launch(
-            server_name=options.host, server_port=options.port, **launch_options()
-        )
+        page = build(backend, trainings, reader, measured, str(options.model))
+        how = launch_options(backend.schedule.T)
+        page.launch(server_name=options.host, server_port=options.port, **how)
     except OSError as error:  # the port is taken, or the address is none of this machine's
         sys.exit(f"{error}")
     finally:
@@ -60,9 +60,9 @@ def choose_backend(options: argparse.Namespace) -> Backend:
     if os.environ.get("SPACES_ZERO_GPU"):
         from demo.zerogpu import ZeroGPUBackend
 
-        return ZeroGPUBackend(options.model)
+        return ZeroGPUBackend(options.model, options.backend)
     model = DiffusionModel.from_pretrained(options.model, pick_device(options.device))
-    local = LocalBackend(accelerated(model, options.backend))
+    local = LocalBackend(accelerated(model, options.backend), backend=options.backend)
     if options.backend == "auto":
         local.improve()
     return local

@@ -8,6 +8,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -96,9 +97,14 @@ class Backend(ABC):
         other._tell_about(about)
         return other
 
+    @property
     @abstractmethod
-    def images_per_second(self) -> float | None:
-        """How many images the network computes in a second; None until that is known."""
+    def busy(self) -> bool:
+        """Whether this machine draws for somebody at this moment; a borrowed one does not count."""
+
+    @abstractmethod
+    def seconds(self, images: int, calls: int) -> float | None:
+        """How long so many calls take, each with so many images; None until that is known."""
 
     @abstractmethod
     def close(self) -> None:
@@ -108,9 +114,13 @@ class Backend(ABC):
 class LocalBackend(Backend):
     """An engine in this process: all visitors share one network, call by call."""
 
-    def __init__(self, model: DiffusionModel, capacity: Capacity | None = None):
+    def __init__(
+        self, model: DiffusionModel, capacity: Capacity | None = None, backend: str = "auto"
+    ):
+        """`model` draws as it is; `backend` names how others are computed: see `accelerated`."""
         self._tell_about(model)
-        self._loaded, self._models = model, Residents(model.device, load=_load)
+        self._loaded = model
+        self._models = Residents(model.device, load=partial(_load, backend=backend))
         self._models.keep(MODEL, model)
         self._model = MODEL
         self.engine = Engine(self._models, capacity)
@@ -146,9 +156,15 @@ class LocalBackend(Backend):
             submitting.add_done_callback(_close)
             raise
 
-    def images_per_second(self) -> float | None:
+    @property
+    def busy(self) -> bool:
         """See Backend."""
-        return self.engine.images_per_second
+        return self.engine.load != (0, 0)
+
+    def seconds(self, images: int, calls: int) -> float | None:
+        """See Backend."""
+        rate = self.engine.images_per_second
+        return None if rate is None else images * calls / rate
 
     def close(self) -> None:
         """See Backend."""
@@ -160,8 +176,8 @@ def _close(submitting: asyncio.Future[Showing]) -> None:
         submitting.result().close()
 
 
-def _load(name: str, device: torch.device | str) -> DiffusionModel:
-    return accelerated(DiffusionModel.from_pretrained(name, device))
+def _load(name: str, device: torch.device | str, backend: str) -> DiffusionModel:
+    return accelerated(DiffusionModel.from_pretrained(name, device), backend)
 
 
 def requests(comparison: Comparison, model: str, alone: str = "") -> list[Request]:
@@ -209,6 +225,12 @@ async def follow(films: Sequence[Film]) -> AsyncIterator[Tick | Place]:
     finally:
         for film in films:
             film.unwatch(tell)
+
+
+def shown_in(calls: Sequence[int]) -> float:
+    """Seconds that `follow` takes at least to show films of so many calls, one each."""
+    moments = {moment for count in calls for moment in Film(count).kept_calls}
+    return (len(moments) - 1) * INTERVAL
 
 
 def _tick(films: Sequence[Film], clock: int) -> Tick:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -34,9 +33,10 @@ def create(
     service: Service, page: gr.Blocks, models: Models, quality: Quality | None = None
 ) -> None:
     """Lay the screen out and connect it, inside the current Blocks."""
-    hidden = {name: notices.hidden_box(name) for name in ("model", "asked", "guidance", "finish")}
+    hidden = {name: notices.hidden_box(name) for name in notices.FIELDS}
+    form = defaults(service.backend.schedule.T)
     notices.create(models)
-    stage = _stage(service)
+    stage = _stage(service, form)
     with gr.Row(elem_id="controls"):
         with gr.Row(elem_id="action"):
             run_button = gr.Button(wording.RUN, variant="primary", elem_id="run")
@@ -44,8 +44,8 @@ def create(
         seed = _field(wording.SEED, "seed")
         dice = gr.Button(wording.NEW_SEED, elem_id="dice")
         faces = _choice(wording.FACES, "faces", [(str(n), n) for n in settings.FACES])
-        left_steps = _field(wording.steps_label("ddpm"), "left_steps")
-        right_steps = _field(wording.steps_label("ddim"), "right_steps")
+        left_steps = _field(wording.steps_label("ddpm"), "left_steps", form["left_steps"])
+        right_steps = _field(wording.steps_label("ddim"), "right_steps", form["right_steps"])
         right_eta = _field(wording.ETA, "right_eta")
         _html("view", wording.VIEW)
     with gr.Row(elem_id="more"):
@@ -111,19 +111,27 @@ def create(
     )
 
 
-def head() -> str:
-    """The script that the page needs before its components are there."""
+def defaults(T: int) -> dict[str, str | int]:
+    """The form as it opens, with no more steps than a model with levels 0 to T can make."""
+    steps = {
+        name: str(min(int(value), T))
+        for name, value in settings.DEFAULTS.items()
+        if name.endswith("_steps")
+    }
+    return {**settings.DEFAULTS, **steps}
+
+
+def head(T: int) -> str:
+    """The script that the page needs before its components are there; T is the model's."""
     labels = {
         left: {right: _labels(left, right) for right in settings.SAMPLERS}
         for left in settings.SAMPLERS
     }
-    script = markup.text("address.js")
-    for place, known in {"defaults": settings.DEFAULTS, "labels": labels}.items():
-        script = script.replace(f'"[{place}]"', json.dumps(known))
+    script = markup.script("address", defaults=defaults(T), labels=labels)
     return f"<script>{script}</script>"
 
 
-def _stage(service: Service) -> gr.HTML:
+def _stage(service: Service, form: dict[str, str | int]) -> gr.HTML:
     # Gradio calls these by name; the methods of an object have none that it could mark.
     async def ack(receipt: Any) -> None:
         service.viewers.acknowledge(receipt)
@@ -149,7 +157,7 @@ def _stage(service: Service) -> gr.HTML:
     async def read(wish: Any) -> dict:
         return await service.read(wish)
 
-    comparison = settings.read_comparison(service.backend.schedule.T)
+    comparison = settings.read_comparison(service.backend.schedule.T, **form)
     left, right = (wording.how(recipe) for recipe in comparison.recipes)
     return gr.HTML(
         value={},
@@ -194,9 +202,9 @@ def _side(side: str) -> tuple[gr.Radio, gr.Radio, gr.Textbox | None]:
     return sampler, spacing, eta
 
 
-def _field(label: str, name: str, interactive: bool = True) -> gr.Textbox:
+def _field(label: str, name: str, value: object = None, interactive: bool = True) -> gr.Textbox:
     return gr.Textbox(
-        str(settings.DEFAULTS[name]),
+        str(settings.DEFAULTS[name] if value is None else value),
         label=label,
         elem_id=name,
         elem_classes="field",

@@ -96,7 +96,7 @@ class Picture:
     def given(self, T: int, labels: Labels) -> Given:
         """With every field checked against its model; raises ValueError in one sentence."""
         comparison = read_comparison(T, labels, **self.fields)
-        if self.face is not None and self.face not in range(comparison.faces):
+        if not _is_face(self.face, comparison):
             raise ValueError(wording.NOT_OURS)
         return Given(Settings(comparison, self.face, self.weights, self.panes), self.pixels)
 
@@ -116,10 +116,10 @@ def read(content: bytes) -> Picture:
         face, weights, panes = about["face"], str(about["weights"])[:64], about.get("panes", 2)
         if panes not in (1, 2):
             raise ValueError(wording.NOT_OURS)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
-        raise ValueError(wording.NOT_A_PNG) from None
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise ValueError(wording.NOT_OURS) from None
+    except Exception:  # OSError, SyntaxError, struct.error: whatever Pillow stumbles over
+        raise ValueError(wording.NOT_A_PNG) from None
     for name in ("T", "labels"):
         fields.pop(name, None)
     return Picture(fields, face, int(panes), weights, np.asarray(image.convert("RGB")))
@@ -129,7 +129,7 @@ def verdict(given: Given, panes: Sequence[np.ndarray]) -> str:
     """Whether both panes, drawn again, look as the given picture does."""
     again = sheet(panes[-given.settings.panes :], given.settings.face)
     if again.shape != given.pixels.shape:
-        return wording.verdict(255, alike=False)
+        return wording.OTHER_SIZE
     difference = np.abs(again.astype(int) - given.pixels.astype(int))
     alike = difference.mean() <= 1 and np.percentile(difference, 99) <= 8
     return wording.verdict(int(difference.max()), alike)
@@ -163,9 +163,17 @@ def file_name(reel: Reel, kind: str, face: int | None) -> str:
 
 def check_face(face: object, reel: Reel) -> int | None:
     """The number of a face that the reel has, or None for all; raises ValueError."""
-    if face is not None and (isinstance(face, bool) or face not in range(reel.comparison.faces)):
+    if not _is_face(face, reel.comparison):
         raise ValueError(wording.NOTHING_YET)
     return face
+
+
+def _is_face(face: object, comparison: Comparison) -> bool:
+    """Whether it is the number of a face, or None for all."""
+    if face is None:
+        return True
+    whole = isinstance(face, int) and not isinstance(face, bool)  # 1.0 would be in a range, too
+    return whole and face in range(comparison.faces)
 
 
 def _check_moments(moments: object) -> list[tuple[int, int]]:

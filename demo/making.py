@@ -82,8 +82,10 @@ class Maker:
     async def _told(self, message: dict, order: Comparison, reader: AttributeReader | None) -> dict:
         if not message.get("done") or reader is None:
             return message
-        pixels = self.service.reels.get(message["run"]).last[0].x
-        found = await asyncio.to_thread(apart, verdicts, order.asked, pixels, reader)
+        reel = self.service.reels.get(message["run"])
+        if reel is None:  # it had to leave for others: the faces are shown all the same
+            return message
+        found = await asyncio.to_thread(apart, verdicts, order.asked, reel.last[0].x, reader)
         words = message["words"]
         if order.asked:
             words = f"{words} {_count(found, reader)}"

@@ -11,7 +11,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from demo import compare, make, tabs, train, wording, wording_make
-from demo.backend import Backend, LocalBackend
+from demo.backend import Backend
 from demo.doors import Doors
 from demo.making import Maker
 from demo.markup import ASSETS, text
@@ -65,16 +65,11 @@ def build(
         with gr.Column(elem_id="make", elem_classes="screen"):
             make.create(Maker(service, models))
         with gr.Column(elem_id="train", elem_classes="screen"):
-            train.create(trainings, partial(_draws, backend))
+            train.create(trainings, lambda: backend.busy)
         gr.HTML(_credits(models), elem_id="credits", apply_default_css=False)
     page.queue(max_size=WAITING)
     page._queue.sleep_when_free = LOOKS
     return page
-
-
-def _draws(backend: Backend) -> bool:
-    """Whether this machine draws for somebody at this moment."""
-    return isinstance(backend, LocalBackend) and backend.engine.load != (0, 0)
 
 
 def _credits(models: Models) -> str:
@@ -109,11 +104,14 @@ def open_trainings(device: str = "auto") -> Trainings:
     return trainings
 
 
-def launch_options() -> dict[str, Any]:
-    """What `launch` needs besides an address: the look, and no door that is not needed."""
+def launch_options(T: int = 1000) -> dict[str, Any]:
+    """What `launch` needs besides an address: the look, and no door that is not needed.
+
+    `T` is that of the page's model: the form opens with no more steps.
+    """
     return {
         "theme": theme(),
-        "head": f"<style>{_styles()}</style><script>{_rest()}</script>{compare.head()}",
+        "head": f"<style>{_styles()}</style><script>{_rest()}</script>{compare.head(T)}",
         "footer_links": [],
         "ssr_mode": False,
         "run_history": False,

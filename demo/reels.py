@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from demo.settings import Comparison
@@ -57,8 +59,18 @@ class Reels:
         with self._lock:
             self._reels[run] = reel
             self._reels.move_to_end(run)
-            while len(self._reels) > 1 and (len(self._reels) > MOST or self._held() > self._limit):
-                self._reels.popitem(last=False)
+            self._trim()
+
+    @contextmanager
+    def growing(self, run: str) -> Iterator[None]:
+        """While a run goes on its films grow, so afterwards there may be too much again."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                if run in self._reels:
+                    self._reels.move_to_end(run)  # somebody has looked at it until now
+                self._trim()
 
     def get(self, run: object) -> Reel | None:
         """The reel of that name, if it is still here."""
@@ -68,6 +80,10 @@ class Reels:
             if run in self._reels:
                 self._reels.move_to_end(run)
             return self._held_always.get(run) or self._reels.get(run)
+
+    def _trim(self) -> None:
+        while len(self._reels) > 1 and (len(self._reels) > MOST or self._held() > self._limit):
+            self._reels.popitem(last=False)
 
     def _held(self) -> int:
         # Equal runs share their films.

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 from demo import keep, messages, recorded, settings, wording
-from demo.backend import Backend, Begun, Note, RunEnded, Tick
+from demo.backend import Backend, Begun, Note, RunEnded, Tick, shown_in
 from demo.reels import Reel, Reels
 from demo.settings import Comparison
 from demo.viewers import Viewer, Viewers
@@ -26,9 +26,12 @@ from diffusion.film import LENSES, Place
 RUNS_AT_ONCE, WAITING = 256, 64
 LIMITS = {"concurrency_limit": RUNS_AT_ONCE, "trigger_mode": "once"}  # of an event that draws
 FILLED_AT_ONCE = 24  # stills
-GIVEN = 64  # pictures that may be replayed
+# Pictures that may be replayed, and their bytes: a file of a few kilobytes may hold four million
+# pixels.
+GIVEN, GIVEN_BYTES = 64, 2**27
 MEASURED_WITHIN = 20.0  # seconds that the examples wait for the machine's speed
-SILENCE = 2.0  # seconds that a browser is told nothing, at most: see `_told`
+GUESS = 50.0  # images per second, where it is not known by then
+SILENCE = 2.0  # seconds without a frame, after which the next tick tells that the run goes on
 FILMS = 8  # that may be asked for at once; each takes a core for a second or more
 
 log = logging.getLogger(__name__)
@@ -92,7 +95,7 @@ class Service:
         An aside once it is accepted, more while it waits, then a start and frames: what a page
         shows can stay until the start, which comes right before the first frame.
         """
-        with self.viewers.watch() as viewer:
+        with self.viewers.watch() as viewer, self.reels.growing(viewer.run):
             alone = viewer.run if given else ""
             async with contextlib.aclosing(place.stream(comparison, alone)) as events:
                 async for message in self._told(viewer, place, comparison, events, given):
@@ -165,12 +168,19 @@ class Service:
         return self._recorded
 
     async def examples(self) -> list[dict]:
-        """The example chips, once it is known how fast the machine is."""
+        """The example chips, once it is known how fast the machine is.
+
+        Those with more steps than the model has levels are left out.
+        """
+        faces, calls = int(settings.DEFAULTS["faces"]), sum(wording.LONG)
         loop = asyncio.get_running_loop()
         end = loop.time() + MEASURED_WITHIN
-        while (speed := self.backend.images_per_second()) is None and loop.time() < end:
+        while (seconds := self.backend.seconds(faces, calls)) is None and loop.time() < end:
             await asyncio.sleep(0.2)
-        return wording.examples(speed)
+        if seconds is None:
+            seconds = faces * calls / GUESS
+        told = wording.examples(max(seconds, shown_in(wording.LONG)))
+        return [example for example in told if _most_steps(example) <= self.backend.schedule.T]
 
     async def fill(self, wish: object) -> dict:
         """Stills that the browser lacks: {"run", "lens", "stills": [[pane, calls], ...]}."""
@@ -185,7 +195,7 @@ class Service:
         filled, schedule = [], reel.schedule or self.backend.schedule
         for wanted in stills[:FILLED_AT_ONCE]:
             match wanted:
-                case [0 | 1 as pane, int(calls)] if 0 <= calls <= reel.films[pane].reached:
+                case [int(pane), int(calls)] if _has(reel, pane, calls):
                     still = reel.films[pane].at(calls)
                     # Before the first call there is nothing to see through some lenses.
                     seen = not calls or still.seen(lens) is not None
@@ -239,10 +249,7 @@ class Service:
             return messages.problem(wording.NOT_A_PNG)
         except ValueError as refusal:
             return messages.problem(str(refusal))
-        token = secrets.token_urlsafe(16)
-        self._given[token] = given
-        while len(self._given) > GIVEN:
-            self._given.popitem(last=False)
+        token = self._remembered(given)
         weights = given.settings.weights
         ours = weights == place.weights
         return {
@@ -251,6 +258,15 @@ class Service:
             "face": given.settings.face,
             "words": wording.RESTORED if ours else wording.other_weights(weights),
         }
+
+    def _remembered(self, given: keep.Given) -> str:
+        """The token of a picture that may be replayed; those that came first leave for it."""
+        token = secrets.token_urlsafe(16)
+        self._given[token] = given
+        held = sum(other.pixels.nbytes for other in self._given.values())
+        while len(self._given) > GIVEN or held > GIVEN_BYTES:
+            held -= self._given.popitem(last=False)[1].pixels.nbytes
+        return token
 
 
 async def until(halted: asyncio.Event, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
@@ -285,6 +301,15 @@ async def in_words() -> AsyncIterator[list[dict]]:
     except Exception as error:
         log.exception("a comparison failed")
         problems.append(messages.problem(wording.failed(error)))
+
+
+def _has(reel: Reel, pane: int, calls: int) -> bool:
+    return pane in range(len(reel.films)) and 0 <= calls <= reel.films[pane].reached
+
+
+def _most_steps(example: dict) -> int:
+    fields = example["fields"]
+    return max(int(value) for name, value in fields.items() if name.endswith("_steps"))
 
 
 def _items(message: object, *names: str) -> list:

@@ -110,6 +110,7 @@ def publish(name: str, root: Path = ROOT, api: HfApi | None = None) -> str:
                 repo_id=name,
                 repo_type="space",
                 folder_path=folder,
+                delete_patterns="*",  # what the project has no longer
                 commit_message="Upload Cartoon Diffusion",
             )
         except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
@@ -218,7 +219,7 @@ def start(folder: Path, give_up: float = GIVE_UP) -> Start:
         began = time.monotonic()
         with log.open("wb") as output:
             command = python("app.py", "--port", port)
-            command["env"] = _clean(command["env"], site, Path(temporary) / "hub")
+            command["env"] = _clean(command["env"], site, Path(temporary))
             child = subprocess.Popen(
                 **command,
                 **own_session(),  # to end what the app starts as well
@@ -327,14 +328,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _clean(environment: dict[str, str], site: Path, hub: Path) -> dict[str, str]:
-    # No proxy on this machine to slip through, and no cache that holds what the Space would miss.
+def _clean(environment: dict[str, str], site: Path, empty: Path) -> dict[str, str]:
+    # No proxy on this machine to slip through, and no cache that holds what the Space would miss:
+    # neither what the Hub has sent nor what earlier starts have measured and converted.
     kept = {
         name: value
         for name, value in environment.items()
-        if not name.lower().endswith("_proxy") and not name.startswith(("GRADIO_", "HF_"))
+        if not name.lower().endswith("_proxy")
+        and not name.startswith(("GRADIO_", "HF_", "CARTOON_"))
     }
-    return {**kept, "PYTHONPATH": str(site), "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
+    caches = {"HF_HOME": str(empty / "hub"), "CARTOON_CACHE": str(empty / "cache")}
+    return {**kept, **caches, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
 
 
 def answers(url: str) -> bool:

@@ -58,6 +58,6 @@ def read_guidance(given: object) -> float:
 def _index(name: str, part: str, count: int) -> int:
     if part == OPEN:
         return ANY
-    if part.isascii() and part.isdigit() and int(part[:9]) < count:
+    if part.isascii() and part.isdigit() and len(part) <= 9 and int(part) < count:
         return int(part)
     raise ValueError(wording.unknown_value(name, part, count))

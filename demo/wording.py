@@ -1,4 +1,7 @@
-"""Every word on the page, in one place."""
+"""What the page says: in Compare, and wherever it is.
+
+wording_make.py and wording_train.py have the words of the other tabs.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ TITLE = "Cartoon Diffusion"
 COMPARE, MAKE, TRAIN = "Compare", "Make", "Train"  # the tabs
 LEDE = "Same network, same noise. Two ways back to a picture."
 DUPLICATE = "Duplicate this Space"
+PILL = "A training is going: watch it"
 
 RUN, STOP, NEW_SEED = "Run", "Stop", "New seed"
 SEED, FACES, ETA, MORE = "Seed", "Faces", "η", "More"
@@ -183,7 +187,7 @@ def result(sampler: str, calls: int, seconds: float) -> str:
 
 def waiting(number: int, seconds: float) -> str:
     """Where in the line a visitor stands."""
-    return f"Place {number} in line; your turn comes within {_duration(seconds)}."
+    return f"Place {number} in line; your turn comes in about {_duration(seconds)}."
 
 
 def drawing(faces: int, seed: int) -> str:
@@ -195,10 +199,16 @@ CPU_INSTEAD = "No GPU could be had for this run; this Space's own CPU draws it, 
 GPU_LOST = "The GPU was taken away before the run was done; try it again."
 
 
-def examples(images_per_second: float | None) -> list[dict]:
-    """One click and one sentence each; `fields` are what differs from the defaults."""
-    speed = images_per_second or 50.0
-    longest = _duration(4 * (1000 + 50) / speed)
+LONG = (1000, 50)  # steps of both panes of the longest example
+
+
+def examples(seconds: float) -> list[dict]:
+    """One click and one sentence each; `fields` are what differs from the defaults.
+
+    `seconds` are those that LONG takes on this machine.
+    """
+    left, right = map(str, LONG)
+    longest = _duration(seconds)
     return [
         {
             "name": "Equal budget: 10 calls each",
@@ -222,9 +232,9 @@ def examples(images_per_second: float | None) -> list[dict]:
             },
         },
         {
-            "name": f"DDPM 1000 (about {longest})",
-            "says": f"1000 calls, as in the DDPM paper: about {longest} on this machine.",
-            "fields": {"left_steps": "1000", "right_steps": "50"},
+            "name": f"DDPM {left} (about {longest})",
+            "says": f"{left} calls, as in the DDPM paper: about {longest} on this machine.",
+            "fields": {"left_steps": left, "right_steps": right},
         },
     ]
 
@@ -252,6 +262,11 @@ def other_weights(weights: str) -> str:
         f"The picture's settings are back, but other weights drew it ({weights!s:.12}): "
         "Replay tells how much differs."
     )
+
+
+OTHER_SIZE = (
+    "Replay: not compared, as the given picture has another size; drop the file as it was saved."
+)
 
 
 def verdict(largest: int, alike: bool) -> str:

@@ -16,8 +16,8 @@ SCREEN = {
     "seed_label": "Seed",
     "dice": "New seed",
     "guidance_label": "Guidance w",
-    "guidance_hint": "How strictly wishes are followed: 0 ignores them, 1 follows, 2 insists, "
-    "with two calls a step; much more costs variety",
+    "guidance_hint": "How strictly wishes are followed: 0 ignores them, 1 follows, 2 insists "
+    "and costs twice the work a step; much more costs variety",
     "crisp": "Crisp",
     "crisp_hint": "After the last step, edges are drawn sharper and plain areas made plain; "
     "without it the faces stay as the sampler leaves them",
@@ -142,6 +142,8 @@ def model_refused(name: object, known: Sequence[str]) -> str:
 
 def asked_for(parts: Sequence[str], guidance: float) -> str:
     """Over the panes of Compare, while they draw what was asked for."""
+    if not parts:
+        return "Nothing is asked for: every attribute is left open."
     return f"Asked for: {', '.join(parts)}; guidance {guidance:g}."
 
 

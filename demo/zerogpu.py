@@ -35,7 +35,7 @@ from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
 from diffusion.residents import Residents
 from diffusion.samplers import sample
-from diffusion.walks import Request
+from diffusion.walks import Request, checked_labels
 
 # A first guess, in seconds: some 400 kernels per call, each launched in up to 50 µs.
 CALL = 0.02
@@ -52,11 +52,12 @@ log = logging.getLogger(__name__)
 class ZeroGPUBackend(Backend):
     """Each run on a borrowed GPU; on this Space's own CPU when none is to be had."""
 
-    def __init__(self, model: str | Path):
+    def __init__(self, model: str | Path, backend: str = "auto"):
+        """`backend` names how the CPU computes: see `diffusion.backends.accelerated`."""
         import spaces  # exists on Spaces alone
 
         self._shown = str(model)  # whose page this is
-        self._space = Space(self._shown)
+        self._space = Space(self._shown, backend)
         self._shots = spaces.GPU(duration=self._duration)(shots)
         self._model, self._models = self._shown, Residents("cpu")  # to know about them
         self._tell_about(self._models.get(self._model).model)
@@ -83,27 +84,34 @@ class ZeroGPUBackend(Backend):
             async for tick in ticks:
                 yield tick
 
-    def images_per_second(self) -> float:
+    @property
+    def busy(self) -> bool:
         """See Backend."""
-        return 1 / self._space.pace.call(1)
+        return self._space.busy
+
+    def seconds(self, images: int, calls: int) -> float:
+        """See Backend."""
+        return calls * self._space.pace.call(images)
 
     def close(self) -> None:
         """See Backend."""
         self._space.close()
 
     def _feed(self, comparison: Comparison) -> Feed:
-        """Ask for a GPU and begin."""
+        """Ask for a GPU and begin; raises ValueError for what the model cannot be asked for."""
         wanted = requests(comparison, self._model)
+        for one in wanted:
+            checked_labels(one.labels, self.labels)
         films = tuple(Film(calls=len(one.recipe.plan(self.schedule))) for one in wanted)
-        feed = Feed(lambda: self._shots(wanted), films)
+        feed = Feed(lambda: self._shots(wanted), films, wanted[0].rows)
         self._space.enter(feed)
         feed.start()
         return feed
 
     def _duration(self, wanted: Sequence[Request]) -> int:
         """The seconds to ask for; spaces passes what the wrapped function gets."""
-        images, calls = len(wanted[0].seeds), sum(one.recipe.steps for one in wanted)
-        return self._space.pace.duration(images, calls)
+        calls = sum(one.recipe.steps for one in wanted)
+        return self._space.pace.duration(wanted[0].rows, calls)
 
     def _cpu(self) -> LocalBackend:
         return self._space.cpu().of("" if self._model == self._shown else self._model)
@@ -112,9 +120,9 @@ class ZeroGPUBackend(Backend):
 class Space:
     """What all models of a Space share: the runs that go on, their pace, and its own CPU."""
 
-    def __init__(self, model: str):
+    def __init__(self, model: str, backend: str):
         self.pace = Pace()
-        self._model = model
+        self._model, self._backend = model, backend
         self._feeds: set[Feed] = set()
         self._lock = threading.Lock()  # held for moments: the event loop waits for it
         self._local: LocalBackend | None = None
@@ -131,15 +139,22 @@ class Space:
         with self._lock:
             self._feeds.discard(feed)
             if feed.calls:
-                self.pace = self.pace.measured(feed.images, feed.seconds / feed.calls)
+                self.pace = self.pace.measured(feed.rows, feed.seconds / feed.calls)
 
     def cpu(self) -> LocalBackend:
         """The engine of this Space's own CPU, made when it is first needed."""
         with self._making:
             if self._local is None:
                 model = DiffusionModel.from_pretrained(self._model, "cpu")
-                self._local = LocalBackend(accelerated(model))
+                model = accelerated(model, self._backend)
+                self._local = LocalBackend(model, backend=self._backend)
             return self._local
+
+    @property
+    def busy(self) -> bool:
+        """Whether its own CPU draws for somebody."""
+        local = self._local  # without the lock, which is held while the engine is made
+        return local is not None and local.busy
 
     def close(self) -> None:
         """End all runs."""
@@ -156,35 +171,39 @@ class Space:
 
 @dataclass(frozen=True)
 class Pace:
-    """What earlier runs tell about how long the next will take."""
+    """What earlier runs tell about how long the next will take.
 
-    seconds: Mapping[int, float] = field(default_factory=dict)  # of a call, by images in it
+    Sizes are rows of the network's batch: those of images, twice where guidance needs two.
+    """
 
-    def measured(self, images: int, seconds: float) -> Pace:
+    seconds: Mapping[int, float] = field(default_factory=dict)  # of a call, by its size
+
+    def measured(self, rows: int, seconds: float) -> Pace:
         """With one more run; the newest of each size counts."""
-        return Pace({**self.seconds, images: seconds})
+        return Pace({**self.seconds, rows: seconds})
 
-    def duration(self, images: int, calls: int) -> int:
+    def duration(self, rows: int, calls: int) -> int:
         """Whole seconds to ask for, so that the run is done within them."""
-        seconds = math.ceil(START + MARGIN * calls * self.call(images))
+        seconds = math.ceil(START + MARGIN * calls * self.call(rows))
         return min(max(seconds, SHORTEST), LONGEST)
 
-    def call(self, images: int) -> float:
+    def call(self, rows: int) -> float:
         """The seconds of one call, at most.
 
-        More images make a call longer, but no more than in proportion: both ways, every size
+        More rows make a call longer, but no more than in proportion: both ways, every size
         that was measured gives a bound, and the lowest is the closest.
         """
-        bounds = (seconds * max(images / n, 1) for n, seconds in self.seconds.items())
+        bounds = (seconds * max(rows / n, 1) for n, seconds in self.seconds.items())
         return min(bounds, default=CALL)
 
 
 class Feed:
     """A thread that draws one run's pictures from the GPU into films, as fast as they come."""
 
-    def __init__(self, run: Callable[[], Iterator[Shot]], films: tuple[Film, ...]):
-        self.films = films
-        self.images, self.seconds = 0, 0.0
+    def __init__(self, run: Callable[[], Iterator[Shot]], films: tuple[Film, ...], rows: int):
+        """`rows` of the network's batch are computed in each call."""
+        self.films, self.rows = films, rows
+        self.seconds = 0.0
         self._run = run
         self._stopped = threading.Event()
         # In this context, spaces finds whose quota counts.
@@ -227,7 +246,7 @@ class Feed:
                 for pane, shot in arriving:
                     if self.stopped:
                         break
-                    self.images, self.seconds = len(shot.x), shot.seconds
+                    self.seconds = shot.seconds
                     self.films[pane].add(shot)
         except Exception as error:  # a visitor without quota, a worker that was killed, and more
             log.warning("a run on the GPU ended early: %s", error, exc_info=True)
@@ -270,8 +289,9 @@ def _warm_up(model: DiffusionModel, wanted: Request) -> None:
 def _denoiser(model: DiffusionModel, wanted: Request) -> Denoiser:
     labels = None
     if wanted.labels is not None:
-        rows = torch.tensor(wanted.labels, device=model.device)
-        labels = rows.expand(len(wanted.seeds), -1)
+        # Looked at here: on a GPU, nobody tells an index that is none before CUDA breaks on it.
+        row = torch.tensor(checked_labels(wanted.labels, model.labels), device=model.device)
+        labels = row.expand(len(wanted.seeds), -1)
     return model.denoiser(labels, wanted.guidance, wanted.recipe.clip)
 
 

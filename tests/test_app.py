@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from stand_ins import randomised
+
+from diffusion import DiffusionModel, Schedule, UNetConfig
+
 ROOT = Path(__file__).parents[1]
 # In a process of its own: what the page keeps out of its own, other tests want.
 STARTS = """
@@ -18,6 +22,53 @@ for port in sys.argv[1:]:
     except SystemExit as ended:
         print(ended.code)
 """
+DRAWS = """
+import sys, app
+from argparse import Namespace
+shipped, other = sys.argv[1:]
+for name in ("float32", "bfloat16"):
+    chosen = app.choose_backend(Namespace(model=shipped, device="cpu", backend=name))
+    drawing = [chosen.engine.models.get(model).model for model in ("shipped", other)]
+    print(*[model.backend for model in drawing])
+    chosen.close()
+"""
+OPENS = """
+import json, re, sys, app, gradio
+def launched(page, head, **how):
+    defaults = json.loads(re.search(r"const DEFAULTS = (.*);", head)[1])
+    boxes = {block.elem_id: block for block in page.blocks.values() if block.elem_id}
+    for name in ("left_steps", "right_steps"):
+        print(name, defaults[name], boxes[name].value)
+gradio.Blocks.launch = launched
+sys.argv = ["app.py", "--device", "cpu", "--backend", "float32", "--model", sys.argv[1]]
+app.main()
+"""
+
+
+def saved(folder, T=1000):
+    """A small random model on T levels."""
+    network = randomised(UNetConfig(size=16, widths=(16,)))
+    return DiffusionModel(network, Schedule.cosine(T)).save_pretrained(folder)
+
+
+def said(script, *words):
+    """The lines that a Python prints which does this in a process of its own."""
+    command = [sys.executable, "-c", script, *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_the_backend_of_the_command_line_computes_every_model(tmp_path):
+    lines = said(DRAWS, saved(tmp_path / "shipped"), saved(tmp_path / "other"))
+    assert lines == ["float32 float32", "bfloat16 bfloat16"]
+
+
+def test_a_model_with_few_levels_opens_with_no_more_steps_than_it_has(tmp_path):
+    _, *lines = said(OPENS, saved(tmp_path / "few", T=50))
+    assert lines == ["left_steps 50 50", "right_steps 20 20"]
+    _, *lines = said(OPENS, saved(tmp_path / "fewer", T=12))
+    assert lines == ["left_steps 12 12", "right_steps 12 12"]
 
 
 def test_a_port_that_is_none_is_refused_in_one_sentence():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from stand_ins import awaited, randomised
 
-from demo.backend import INTERVAL, MODEL, Begun, LocalBackend, RunEnded, Tick
+from demo.backend import INTERVAL, MODEL, Begun, LocalBackend, RunEnded, Tick, shown_in
 from demo.settings import read_comparison
 from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.recipe import draw
@@ -139,7 +139,7 @@ def test_both_panes_and_what_is_told_of_them_are_one_models_while_it_trains(tmp_
         network = randomised(UNetConfig(size=16, widths=(16,)), seed=len(loaded))
         DiffusionModel(network, Schedule.cosine()).save_pretrained(tmp_path)
 
-    def load(name, device):
+    def load(name, device, backend):
         loaded.append(DiffusionModel.from_pretrained(name, device))
         save()  # before anybody asks for the model again
         return loaded[-1]
@@ -226,13 +226,47 @@ def test_alone_is_a_run_of_its_own_with_the_same_pictures():
 
 
 def test_the_speed_is_unknown_until_it_is_measured():
-    assert backend().images_per_second() == 1000.0
+    assert backend().seconds(4, 1050) == 4 * 1050 / 1000.0
     source = backend(Network(), capacity=None)
     end = time.monotonic() + 20
-    while source.images_per_second() is None:
+    while source.seconds(1, 1) is None:
         assert time.monotonic() < end
         time.sleep(0.05)
-    assert source.images_per_second() > 0
+    assert source.seconds(1, 1) > 0
+    source.close()
+
+
+def test_a_backend_draws_with_every_model_in_the_way_it_was_told(tmp_path):
+    network = randomised(UNetConfig(size=16, widths=(16,)))
+    DiffusionModel(network, Schedule.cosine()).save_pretrained(tmp_path)
+    for name in ("float32", "bfloat16"):
+        shipped = DiffusionModel(Network(), Schedule.cosine())
+        source = LocalBackend(shipped, CAPACITY, backend=name)
+        other = source.of(str(tmp_path))
+        assert other.engine.models.get(str(tmp_path)).model.backend == name
+        source.close()
+
+
+def test_a_run_takes_at_least_as_long_as_its_pictures_are_shown(monkeypatch):
+    monkeypatch.setattr("demo.backend.INTERVAL", 0.5)
+    assert shown_in((7, 4)) == 7 * 0.5
+    # Of 1000 calls every fifth is kept; the first fifty are those of the other pane, too.
+    assert shown_in((1000, 50)) == (50 + 190) * 0.5
+
+
+def test_a_backend_is_busy_while_it_draws_for_somebody():
+    source = backend()
+
+    async def look():
+        stream = source.stream(comparison(left_steps=900))
+        await anext(stream), await anext(stream)
+        during = source.busy
+        await stream.aclose()
+        return during
+
+    assert not source.busy
+    assert awaited(look())
+    assert not source.busy
     source.close()
 
 

@@ -165,9 +165,9 @@ def test_run_lands_on_the_faces_of_the_recorded_run(model):
     assert reel.comparison == comparison
     assert reel.weights == model.version
     for recipe, still in zip(comparison.recipes, reel.last, strict=True):
-        drawn = draw(model, comparison.seeds, recipe)
+        drawn = draw(model, comparison.seeds[:2], recipe)
         assert still.calls == recipe.steps
-        assert np.abs(still.x.astype(int) - drawn).mean() <= 1
+        assert np.abs(still.x[:2].astype(int) - drawn).mean() <= 1
 
 
 def test_the_recorded_run_is_small_and_shows_every_lens(model):

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import zlib
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -17,8 +18,9 @@ from test_backend import Network, backend
 from test_messages import run
 
 from demo import keep, recorded, wording
+from demo.making import Maker
 from demo.reels import Reel, Reels
-from demo.service import FILLED_AT_ONCE, FILMS, Service
+from demo.service import FILLED_AT_ONCE, FILMS, GIVEN_BYTES, Service
 from demo.settings import read_comparison
 from diffusion import Schedule
 from diffusion.film import LENSES, Film, Still
@@ -103,13 +105,24 @@ def edited(png, change):
         (lambda pixels: pixels + (np.arange(pixels.size).reshape(pixels.shape) % 97 == 0),
          "Replay: same picture (max 1/255)."),
         (lambda pixels: pixels // 2, "Replay: different (max "),
-        (lambda pixels: pixels[:-4], "Replay: different (max 255/255)."),
     ],
 )  # fmt: skip
 def test_replay_tells_small_differences_from_large_ones(service, drawn, change, words):
     png = edited(content(saved(service, drawn)), change)
     *_, last = replayed(service, given(service, png)["token"])
     assert last["words"].startswith(words)
+
+
+@pytest.mark.parametrize("change", [lambda pixels: pixels[:-4], lambda pixels: pixels[::2, ::2]])
+def test_a_picture_of_another_size_is_said_to_be_that_and_not_to_be_different(
+    service, drawn, change
+):
+    png = edited(content(saved(service, drawn)), change)
+    *_, last = replayed(service, given(service, png)["token"])
+    assert last["words"].startswith(
+        "Replay: not compared, as the given picture has another size; drop the file as it was "
+        "saved. DDIM"
+    )
 
 
 def test_a_picture_of_other_weights_says_so(service, drawn):
@@ -131,10 +144,16 @@ def with_settings(settings, size=(8, 8)):
 def bomb():
     """A PNG whose settings unpack to more than Pillow reads."""
     text = SETTINGS_KEY.encode() + b"\0\0" + zlib.compress(b"x" * 80_000_000)
-    chunk = len(text).to_bytes(4, "big") + b"zTXt" + text
-    chunk += zlib.crc32(b"zTXt" + text).to_bytes(4, "big")
-    png = with_settings(None)
-    return png[:33] + chunk + png[33:]
+    return with_chunk(with_settings(None), b"zTXt", text)
+
+
+AFTER_THE_HEADER, BEFORE_THE_END = 33, -12
+
+
+def with_chunk(png, kind, data, place=AFTER_THE_HEADER):
+    """With one more chunk."""
+    chunk = len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    return png[:place] + chunk + png[place:]
 
 
 GOOD = {"compare": {}, "face": None, "weights": ""}
@@ -153,6 +172,10 @@ GOOD = {"compare": {}, "face": None, "weights": ""}
         (with_settings({"compare": 3, "face": None, "weights": ""}), wording.NOT_OURS),
         (with_settings({**GOOD, "face": 4}), wording.NOT_OURS),
         (with_settings({**GOOD, "face": "1"}), wording.NOT_OURS),
+        (with_settings({**GOOD, "face": 1.0}), wording.NOT_OURS),
+        (with_settings({**GOOD, "face": True}), wording.NOT_OURS),
+        (with_chunk(with_settings(GOOD), b"gAMA", b"\0", BEFORE_THE_END), wording.NOT_A_PNG),
+        (with_chunk(with_settings(GOOD), b"tRNS", b"", BEFORE_THE_END), wording.NOT_A_PNG),
         (with_settings({**GOOD, "compare": {"left_steps": "0"}}), "DDPM steps is 0; choose"),
         (with_settings({**GOOD, "compare": {"T": 5}}), None),
         (with_settings({**GOOD, "compare": {"surprise": 5}}), None),
@@ -211,6 +234,7 @@ def test_a_gif_of_one_face_has_at_most_a_hundred_moments(service, drawn):
         {"kind": "png", "face": 4},
         {"kind": "png", "face": -1},
         {"kind": "png", "face": True},
+        {"kind": "png", "face": 1.0},
         {"kind": "png", "face": "../x"},
         {"kind": ["png"]},
         {"run": "unknown"},
@@ -255,6 +279,27 @@ def test_what_a_lens_lacks_is_filled_in_batches_and_never_beyond_the_film(servic
     assert len(awaited(service.fill({"run": drawn, "lens": "eps", "stills": many}))["stills"]) == 24
 
 
+def test_a_pane_that_a_run_does_not_have_has_no_stills():
+    with recordings_shown():
+        service = Service(backend())
+        Maker(service, SimpleNamespace())  # whose faces are one pane
+    wish = {"run": recorded.MADE, "lens": "x"}
+    calls = service.reels.get(recorded.MADE).films[0].calls
+    for pane in (1, -1, 0.0, 1.0, "0", None):
+        found = awaited(service.fill({**wish, "stills": [[pane, calls], [0, calls]]}))["stills"]
+        assert [still["pane"] for still in found] == [0]
+
+
+def test_pictures_that_were_brought_back_are_bounded_by_their_bytes():
+    service = Service(backend())
+    large = with_settings(GOOD, size=(2000, 2000))  # a few kilobytes
+    assert len(large) < 50_000
+    tokens = [given(service, large)["token"] for _ in range(12)]
+    held = [other.pixels.nbytes for other in service._given.values()]
+    assert sum(held) <= GIVEN_BYTES < sum(held) + 3 * 2000 * 2000
+    assert list(service._given) == tokens[-len(held) :]  # who came first has left
+
+
 def reel(nbytes, comparison=read_comparison(1000)):  # noqa: B008
     film = Film(1)
     film.add(Still(0, 1000, 0.0, np.zeros((1, 1, nbytes, 1), np.uint8)))
@@ -272,6 +317,30 @@ def test_reels_are_bounded_and_shared_films_count_once():
     assert reels.get("b") is None  # the one not asked for the longest
     assert reels.get("a") is first
     assert reels.get("c").films[0].nbytes == 100
+
+
+def test_reels_that_grew_are_bounded_again_when_a_run_ends():
+    reels = Reels(limit=250)
+    reels.keep("a", reel(100))
+    film = Film(1)
+    with reels.growing("b"):
+        reels.keep("b", Reel(read_comparison(1000), (film,), ""))
+        reels.keep("c", reel(100))
+        film.add(Still(0, 1000, 0.0, np.zeros((1, 1, 100, 1), np.uint8)))
+        assert reels.get("a")
+        reels.get("c")
+    assert reels.get("a") is None
+    assert reels.get("b").films == (film,)  # it was watched until now
+    assert reels.get("c")
+
+
+def test_every_run_that_ends_leaves_the_reels_bounded():
+    service = Service(backend())
+    first = run(service, acknowledge=True, seed="1")[0]["run"]
+    service.reels._limit = service.reels.get(first).nbytes * 3 // 2
+    second = run(service, acknowledge=True, seed="2")[0]["run"]  # as large, when it is done
+    assert service.reels.get(first) is None
+    assert service.reels.get(second).done
 
 
 def test_a_run_that_every_visitor_is_shown_never_leaves():

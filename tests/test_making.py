@@ -16,6 +16,7 @@ from demo.backend import LocalBackend
 from demo.make import shown
 from demo.making import Choice, Maker, choices
 from demo.models import CHECKPOINTS, OWN, Models
+from demo.notices import _asked_for
 from demo.service import Service
 from demo.settings import RECIPE, read_order
 from demo.trainings import Trainings
@@ -119,6 +120,14 @@ def test_the_last_message_tells_of_every_face_whether_it_came_as_asked(maker):
     assert last["words"].endswith("0 of 16 faces came as asked.")
 
 
+def test_faces_whose_reel_had_to_leave_are_shown_without_verdicts(service, maker, monkeypatch):
+    monkeypatch.setattr(service.reels, "get", lambda run: None)
+    last = made(maker(always(0, 1, 2)), asked="-.1.0")[-1]
+    assert last["done"]
+    assert last["stills"]
+    assert "verdicts" not in last
+
+
 def test_a_face_that_was_asked_for_is_another_than_one_that_was_not(service, maker):
     open_, asked = (made(maker(), asked=asked)[-1]["run"] for asked in ("", "1.2.2"))
     first, second = (service.reels.get(run).last[0].x.astype(int) for run in (open_, asked))
@@ -212,6 +221,20 @@ def test_a_png_of_one_face_is_drawn_again_in_compare(service, maker):
         return [message async for message in service.replay({"token": given["token"]})]
 
     assert awaited(replay())[-1]["words"].startswith(("Replay: identical", "Replay: same picture"))
+
+
+def test_what_guidance_costs_is_told_as_it_is():
+    hint = wording_make.SCREEN["guidance_hint"]
+    assert "2 insists and costs twice the work a step" in hint
+    assert "two calls" not in hint
+
+
+@pytest.mark.parametrize("nothing", ["-.-.-", "-", "..", " "])
+def test_a_notice_of_wishes_without_any_says_that_nothing_is_asked(maker, nothing):
+    words = _asked_for(maker().models, {"asked": nothing, "guidance": "2", "model": ""})
+    assert words == "Nothing is asked for: every attribute is left open."
+    some = _asked_for(maker().models, {"asked": "-.1.-", "guidance": "2", "model": ""})
+    assert some == "Asked for: dark brown hair; guidance 2."
 
 
 def test_choices_have_words_and_colours():

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,6 +271,32 @@ def test_a_browser_that_stays_behind_is_told_something_now_and_then():
     kinds = [message["type"] for message in told]
     assert kinds.count("frame") == WINDOW + 1
     assert "beat" in kinds[kinds.index("frame") + WINDOW : -1]
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"), [(4200.0, "8 s"), (600.0, "8 s"), (60.0, "70 s"), (10.0, "7 minutes")]
+)
+def test_the_longest_example_takes_as_long_as_it_is_computed_and_no_less_than_it_is_shown(
+    rate, told, monkeypatch
+):
+    monkeypatch.setattr("demo.backend.INTERVAL", 1 / 30)
+    machine = replace(CAPACITY, images_per_second=rate)
+    *_, longest = awaited(Service(backend(capacity=machine)).examples())
+    assert longest["name"] == f"DDPM 1000 (about {told})"
+    assert longest["says"].endswith(f"about {told} on this machine.")
+
+
+def test_a_model_with_few_levels_is_offered_the_examples_that_it_can_draw():
+    source = LocalBackend(DiffusionModel(Network(), Schedule.cosine(50)), CAPACITY)
+    service = Service(source)
+    offered = awaited(service.examples())
+    assert [example["name"] for example in offered] == [
+        "Equal budget: 10 calls each",
+        "η from 0 to 1",
+    ]
+    for example in offered:
+        assert run(service, acknowledge=True, **example["fields"])[-1]["done"]
+    source.close()
 
 
 def test_a_press_is_heard_before_the_model_of_a_training_is_loaded():

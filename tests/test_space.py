@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -121,6 +122,12 @@ def test_publishing_makes_a_gradio_space_and_uploads_the_set(project):
     assert hub.files == set(upload_set(project))
 
 
+def test_what_the_project_has_no_longer_leaves_the_space_with_the_next_upload(project):
+    hub = Hub()
+    publish("me/dots", project, hub)
+    assert hub.uploaded["delete_patterns"] == "*"
+
+
 @pytest.mark.parametrize(
     ("status", "said", "next_move"),
     [
@@ -228,6 +235,23 @@ def test_a_page_that_comes_up_alone_is_well(project):
     assert started.seconds is not None, started
     assert not space.check_start(started).to_do
     assert f"{started.seconds:.1f} s" in str(space.check_cold_start(started))
+
+
+def test_a_start_that_is_measured_finds_no_cache_and_no_settings_of_ours(project, monkeypatch):
+    for name in ("CARTOON_CACHE", "CARTOON_RUNS", "CARTOON_HOSTS"):
+        monkeypatch.setenv(name, str(project))
+    seen = project / "seen"
+    (project / "app.py").write_text(
+        "import json, os; from pathlib import Path\n"
+        "ours = {k: v for k, v in os.environ.items() if k.startswith('CARTOON_')}\n"
+        "ours['empty'] = not Path(ours['CARTOON_CACHE']).exists()\n"
+        f"Path({str(seen)!r}).write_text(json.dumps(ours))\n"
+    )
+    space.start(project, give_up=20)
+    ours = json.loads(seen.read_text())
+    assert ours.keys() == {"CARTOON_CACHE", "empty"}
+    assert ours["empty"]
+    assert not Path(ours["CARTOON_CACHE"]).is_relative_to(project)
 
 
 def test_an_app_that_never_answers_is_found_and_ended(project):

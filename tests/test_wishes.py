@@ -44,6 +44,12 @@ def test_wishes_that_cannot_be_are_refused_in_one_sentence(wrong):
         read_asked(LABELS, wrong)
 
 
+@pytest.mark.parametrize("wrong", ["0000000009.-.-", "0000000001.-.-"])
+def test_a_wish_with_leading_zeros_is_out_of_range(wrong):
+    with pytest.raises(ValueError, match=r"^Skin .* cannot be asked for; choose 0 to 1, "):
+        read_asked(LABELS, wrong)
+
+
 def test_a_model_without_labels_takes_no_wishes():
     with pytest.raises(ValueError, match="takes no wishes"):
         read_asked({}, "1")

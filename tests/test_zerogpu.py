@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import emulated_spaces
@@ -33,7 +34,8 @@ from demo.zerogpu import LONGEST, SHORTEST, START, Feed, Pace, ZeroGPUBackend
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
 from diffusion.film import Film, Still
 from diffusion.model import ready, weights_hash
-from diffusion.recipe import draw
+from diffusion.recipe import Recipe, draw
+from diffusion.walks import Request
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 60  # seconds that a process may take
@@ -97,10 +99,14 @@ def run(name, folder, log):
     globals()[name].here(Path(folder))
 
 
-def save(folder, seed=0):
+LABELS = {"hair": ("black", "red"), "glasses": ("no", "yes")}
+
+
+def save(folder, seed=0, labels=None):
     """A random model that looks at x and t, its zero-initialised layers filled."""
-    network = randomised(UNetConfig(size=16, widths=(16,)), seed, std=0.1)
-    model = DiffusionModel(ready(network), Schedule.cosine())
+    counts = tuple(map(len, (labels or {}).values()))
+    network = randomised(UNetConfig(size=16, widths=(16,), labels=counts), seed, std=0.1)
+    model = DiffusionModel(ready(network), Schedule.cosine(), labels=labels or {})
     model.save_pretrained(folder)
     return model
 
@@ -239,6 +245,7 @@ def test_without_quota_the_run_goes_on_with_the_cpu_and_says_so(tmp_path):
         ticks = watched(backend, asked)
     assert_drawn_by(model, asked, ticks)
     backend.close()
+    wait_for_threads()  # the worker is given back after the last picture
     assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
 
 
@@ -249,9 +256,9 @@ def test_the_page_serves_everybody_while_its_cpu_is_made_ready(tmp_path):
     backend = ZeroGPUBackend(tmp_path)
     accelerated = zerogpu.accelerated
 
-    def slowly(model):
+    def slowly(model, backend):
         time.sleep(2)
-        return accelerated(model)
+        return accelerated(model, backend)
 
     zerogpu.accelerated = slowly
     assert asyncio.run(longest_pause(backend)) < 1
@@ -405,7 +412,7 @@ def test_the_app_borrows_a_gpu_where_spaces_lends_one(tmp_path):
     )
     script = (
         "import app; from argparse import Namespace\n"
-        f"options = Namespace(model={str(tmp_path / 'model')!r}, device='auto')\n"
+        f"options = Namespace(model={str(tmp_path / 'model')!r}, device='auto', backend='auto')\n"
         "print(type(app.choose_backend(options)).__name__)\n"
     )
     done = subprocess.run(
@@ -446,6 +453,71 @@ def test_elsewhere_nothing_of_ours_imports_spaces(tmp_path):
     backend.close()
 
 
+@elsewhere
+def test_a_wish_that_the_model_does_not_know_borrows_no_gpu(tmp_path):
+    save(tmp_path, labels=LABELS)
+    backend = ZeroGPUBackend(tmp_path)
+    for wrong in ((2, 0), (-2, 0), (0,)):
+        with pytest.raises(ValueError, match="give one index for each, or -1 for any"):
+            watched(backend, replace(comparison(), asked=wrong))
+    assert scheduler.asked == []
+
+
+def test_a_wish_is_looked_at_on_the_cpu_before_a_gpu_gets_it(tmp_path):
+    model = save(tmp_path, labels=LABELS)
+    request = Request("m", (1,), Recipe("ddim", 2), labels=(9, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusionModel, "_check_labels", lambda *_: None)  # as it is for a GPU's
+        with pytest.raises(ValueError, match="give one index for each, or -1 for any"):
+            zerogpu._denoiser(model, request)
+
+
+@elsewhere
+def test_a_run_with_guidance_asks_for_the_seconds_of_twice_the_images(tmp_path):
+    save(tmp_path, labels=LABELS)
+    backend, plain = ZeroGPUBackend(tmp_path), comparison(left_steps=300, right_steps=300)
+    backend._space.pace = Pace().measured(1, 0.01)
+    with only_in_workers():
+        for asked in (plain, replace(plain, asked=(1, 0), guidance=2.0)):
+            watched(backend, asked, most=1)
+            backend._space.pace = Pace().measured(1, 0.01)
+    wait_for_threads()
+    assert scheduler.asked == [START + 1.5 * 600 * 0.04, START + 1.5 * 600 * 0.08]
+
+
+@elsewhere
+def test_a_space_is_busy_while_its_own_cpu_draws_and_only_then(tmp_path):
+    save(tmp_path)
+    backend = ZeroGPUBackend(tmp_path, "float32")
+    busy = {Begun: [], Note: [], Tick: []}
+
+    async def watch():
+        async with contextlib.aclosing(backend.stream(comparison(left_steps=200))) as stream:
+            async for event in stream:
+                busy[type(event)].append(backend.busy)
+                if len(busy[Tick]) == 3:
+                    return
+
+    with only_in_workers():
+        asyncio.run(asyncio.wait_for(watch(), LIMIT))
+    assert not any(busy[Tick])
+    scheduler.refusal, busy[Tick] = "You have exceeded your ZeroGPU quota", []
+    asyncio.run(asyncio.wait_for(watch(), LIMIT))
+    assert busy[Note] == [False]
+    assert busy[Tick] == [True] * 3
+    assert not backend.busy
+    assert backend._space.cpu().engine.models.get("shipped").model.backend == "float32"
+    backend.close()
+
+
+@elsewhere
+def test_a_run_takes_as_long_as_its_calls_whose_images_are_computed_together(tmp_path):
+    save(tmp_path)
+    backend = ZeroGPUBackend(tmp_path)
+    backend._space.pace = Pace().measured(1, 0.01).measured(4, 0.012)
+    assert backend.seconds(4, 1050) == 1050 * 0.012
+
+
 def test_a_first_guess_is_asked_for_before_anything_was_measured():
     assert Pace().duration(4, 120) == 12
     assert Pace().duration(16, 2000) == 68
@@ -469,7 +541,9 @@ def test_the_seconds_asked_for_stay_within_what_a_visitor_has():
 def test_an_end_without_the_last_picture_is_told_too():
     films = [Film(calls=2)]
     feed = Feed(
-        lambda: iter_shots((0, Still(0, 1000, 0.0, np.zeros((1, 2, 2, 3), np.uint8)))), films
+        lambda: iter_shots((0, Still(0, 1000, 0.0, np.zeros((1, 2, 2, 3), np.uint8)))),
+        films,
+        rows=1,
     )
     feed.start()
     feed.join(10)
