@@ -25,7 +25,7 @@ test: $(TEST_READY)
 lint: $(TEST_READY)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(VENV)/bin/biome check --error-on-warnings
+	if [ -x $(VENV)/bin/biome ]; then $(VENV)/bin/biome check --error-on-warnings; fi
 
 space: $(RUN_READY)
 	@$(PYTHON) -m demo.space publish "$(NAME)"

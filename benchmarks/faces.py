@@ -19,6 +19,7 @@ from diffusion.backends import accelerated
 from diffusion.data import load_images
 from diffusion.pictures import save_png, sheet
 from diffusion.recipe import Recipe, draw
+from diffusion.train_config import never_seen
 
 COUNT, COLUMNS = 64, 8
 BETWEEN = 32  # white pixels
@@ -34,7 +35,7 @@ def main(
     loaded = DiffusionModel.from_pretrained(model)
     drawn = draw(accelerated(loaded), range(COUNT), Recipe("ddim", steps))
     images = load_images(data, loaded.shape[1])
-    _, unseen = images.split(int(loaded.training.get("held_out", 0)) or COUNT)
+    _, unseen = images.split(never_seen(loaded.training, images) or COUNT)
     real = np.asarray(images.pixels[unseen[:COUNT]])
     left, right = (sheet(pictures, columns=COLUMNS) for pictures in (drawn, real))
     both = Image.new("RGB", (left.width + BETWEEN + right.width, left.height), "white")

@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from benchmarks.tables import put_table
+from benchmarks.tables import check_page, put_table
 from diffusion.data import load_images
 from diffusion.device import pick_device
 from diffusion.evaluation import Faces, Setting, Subject, drawn
@@ -55,6 +55,7 @@ def main(
     ),
 ) -> None:
     """Train every way, measure it, and write the table."""
+    check_page(page)
     if train:
         for name, options in WAYS.items():
             _train(runs / name, data, labels, images, threads, options)

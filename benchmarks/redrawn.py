@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from benchmarks.tables import put_table
+from benchmarks.tables import check_page, put_table
 from diffusion.data import load_images
 from diffusion.denoiser import at_level
 from diffusion.device import pick_device
@@ -26,6 +26,7 @@ from diffusion.model import DiffusionModel
 from diffusion.noise import EVALUATION, generator
 from diffusion.pictures import from_uint8, to_uint8
 from diffusion.samplers import ddim, sample
+from diffusion.train_config import never_seen
 
 LEVELS = (20, 100, 200, 400, 1000)
 STRIDE = 20  # levels from one step to the next: DDIM with 50 steps
@@ -40,9 +41,11 @@ def main(
     page: Annotated[Path, typer.Option(help="Its table is replaced.")] = Path("docs/distance.md"),
 ) -> None:
     """Measure every row and write the table."""
+    check_page(page)
     subject = Subject.load(model, pick_device("cpu"), backend)
-    held_out = int(subject.model.training["held_out"])
-    faces = Faces(load_images(data, 64), held_out, count, ("efficientnet-lite0",))
+    images = load_images(data, 64)
+    held_out = never_seen(subject.model.training, images)
+    faces = Faces(images, held_out, count, ("efficientnet-lite0",))
     real = faces.images.pixels[faces.unseen]
     lines = ["| faces | FD | KID ×1000 | RMSE |", "| --- | ---: | ---: | ---: |"]
     for name, pixels in rows(subject.model, np.ascontiguousarray(real)):
