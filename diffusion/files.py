@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,11 +57,16 @@ def try_writing(folder: Path) -> None:
 
 def size_of(folder: Path) -> int:
     """Bytes of all files under a folder; what is deleted meanwhile counts nothing."""
+    walk = os.walk(folder)
+    return bytes_of(os.path.join(place, name) for place, _, names in walk for name in names)
+
+
+def bytes_of(paths: Iterable[str | Path]) -> int:
+    """Bytes of these files; what is deleted meanwhile counts nothing."""
     total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(place, name)).st_size
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            total += os.lstat(path).st_size
     return total
 
 

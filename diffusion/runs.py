@@ -37,7 +37,7 @@ from diffusion.cartoons import Stopped
 from diffusion.data import Images, Source, is_decoded, load_images
 from diffusion.denoiser import ANY
 from diffusion.device import MEMORY_FULL, out_of_memory
-from diffusion.files import read_text, replacing, size_of, write_json, write_text
+from diffusion.files import bytes_of, read_text, replacing, size_of, write_json, write_text
 from diffusion.labels import load_labels
 from diffusion.model import CONFIG, DiffusionModel
 from diffusion.pictures import roughness, save_png, sheet
@@ -388,9 +388,7 @@ class Run:
         """
         paths = self.preview_paths()
         while len(paths) > few and size_of(self.previews) > most_bytes:
-            for path in set(paths) - set(_every_second(paths)):
-                with contextlib.suppress(PermissionError):  # on Windows, while somebody looks at it
-                    path.unlink(missing_ok=True)
+            _delete(set(paths) - set(_every_second(paths)))
             if len(left := self.preview_paths()) == len(paths):
                 return
             paths = left
@@ -400,7 +398,7 @@ class Run:
         kept = before = self.preview_paths()
         while len(kept) > few:
             kept = _every_second(kept)
-        return _bytes_of(set(before) - set(kept))
+        return bytes_of(set(before) - set(kept))
 
     def _check_there(self) -> None:
         # Whatever is written would make the folder again.
@@ -410,10 +408,7 @@ class Run:
     def _cut_back(self, step: int, images: int) -> None:
         """Forget what came after a checkpoint: it comes again, or was another attempt."""
         self._cut_metrics(step)
-        for path in self.preview_paths():
-            if int(path.stem) > images:
-                with contextlib.suppress(PermissionError):  # on Windows, while somebody looks at it
-                    path.unlink(missing_ok=True)
+        _delete(path for path in self.preview_paths() if int(path.stem) > images)
 
     def _cut_metrics(self, step: int) -> None:
         if self.metrics_path.exists():
@@ -427,12 +422,10 @@ def _every_second(paths: list[Path]) -> list[Path]:
     return paths[:-1:2] + paths[-1:]
 
 
-def _bytes_of(paths: Iterable[Path]) -> int:
-    total = 0
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # another process has thinned them out
-            total += path.stat().st_size
-    return total
+def _delete(previews: Iterable[Path]) -> None:
+    for path in previews:
+        with contextlib.suppress(PermissionError):  # on Windows, while somebody looks at it
+            path.unlink(missing_ok=True)
 
 
 def preview_labels(model: DiffusionModel) -> np.ndarray:
