@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ from demo.messages import data_uri
 from demo.trainings import CHECKPOINT_SECONDS, PREVIEW_SECONDS
 from diffusion import DiffusionModel
 from diffusion.cartoons import COUNT, FIRST, STYLES, face
+from diffusion.cpus import cpus
 from diffusion.device import pick_device, precision_name
 from diffusion.distances import Gaussian, frechet
 from diffusion.features import features, haar
@@ -96,9 +96,7 @@ def _config(size: int, preset: str, start: str, images: int) -> TrainConfig:
         shape = shape_of(DiffusionModel.from_pretrained(start))
         settings = {**FINE_TUNING, "batch": 32, **shape, "start": start}
     precision = precision_name(pick_device())
-    return TrainConfig(
-        images=images, pool=FIRST, threads=os.cpu_count() or 1, precision=precision, **settings
-    )
+    return TrainConfig(images=images, pool=FIRST, threads=cpus(), precision=precision, **settings)
 
 
 def _train_until(run: Run, seconds: float) -> None:
@@ -161,7 +159,7 @@ def _note(run: Run, reached: list[Mark], kind: dict) -> None:
     known = json.loads(read_text(FILE)) if FILE.is_file() else {"milestones": [], "needed": {}}
     others = [m for m in known["milestones"] if any(m[key] != kind[key] for key in kind)]
     _, config = run.config()
-    measured = f"{os.cpu_count()} cores, {config.precision}, {platform.machine()}"
+    measured = f"{cpus()} cores, {config.precision}, {platform.machine()}"
     for mark in reached:
         buffer = io.BytesIO()
         sheet(mark.pictures[:8], columns=4, gap=0).save(buffer, "PNG", optimize=True)

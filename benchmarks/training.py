@@ -10,7 +10,6 @@ things too, `--busy` computes with one thread and counts its CPU seconds.
 from __future__ import annotations
 
 import io
-import os
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Annotated
@@ -25,6 +24,7 @@ from torchvision import transforms
 
 from benchmarks.clocks import clock
 from diffusion.cartoons import STYLES, face
+from diffusion.cpus import cpus
 from diffusion.device import pick_device, precision_name
 from diffusion.train_config import PRECISIONS, PRESETS, TrainConfig
 from diffusion.training import Trainer
@@ -46,7 +46,7 @@ def main(
     now = clock(busy)
     where = pick_device(device)
     precision = precision_name(where)
-    threads = 1 if busy else os.cpu_count() or 1
+    threads = 1 if busy else cpus()
     config = TrainConfig(images=10**9, precision=precision, threads=threads, **PRESETS[preset])
     torch.set_num_threads(threads)
     pixels = np.stack([face(style, i, config.size)[0] for i in range(PICTURES)])

@@ -10,13 +10,13 @@ from typing import Any
 
 from gradio.utils import get_upload_folder
 
-from demo import trainings
 from demo import wording_train as wording
 from demo.numbers import read_number, read_whole
 from demo.recorded import MODEL
 from demo.trainings import Refused, Rules
 from demo.uploads import SIZE
 from diffusion.cartoons import FIRST, STYLES
+from diffusion.cpus import cpus
 from diffusion.device import pick_device, precision_name
 from diffusion.model import DiffusionModel, ModelError
 from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
@@ -60,7 +60,7 @@ def read_training(wish: Mapping, rules: Rules, device: str) -> Asked:
         images=1,
         flip=wish.get("flip") is True,
         precision=precision_name(pick_device(device)),
-        threads=trainings.THREADS,
+        threads=cpus(),
         **settings,
     )
     if style == OWN and config.size > SIZE:

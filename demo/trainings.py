@@ -31,7 +31,7 @@ from diffusion.train_config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 MB = 10**6
-NICE, THREADS = 19, os.cpu_count() or 1
+NICE = 19
 HOSTED_MINUTES, MOST_MINUTES = 10.0, 24 * 60.0
 MOST_RUNS = 200
 # Of all runs together, on the disk; CARTOON_RUNS_MB in the environment is another number.

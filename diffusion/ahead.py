@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -10,6 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from diffusion.cpus import cpus
 from diffusion.noise import Noise
 
 MOST = 8  # threads that draw for one GPU
@@ -24,7 +24,7 @@ class Drawers(AbstractContextManager):
 
     def __init__(self, device: torch.device | str = "cpu"):
         beside_a_cpu = torch.device(device).type == "cpu"
-        self._count = 1 if beside_a_cpu else min(MOST, os.cpu_count() or 1)
+        self._count = 1 if beside_a_cpu else min(MOST, cpus())
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="noise")
 
     def begin(self, noise: Noise, level: int) -> Pending:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from diffusion import denoiser, group_norms, unet
 from diffusion.cache import cache_dir
+from diffusion.cpus import cpus
 from diffusion.denoiser import at_level, level_of, to_x0
 from diffusion.schedule import Schedule
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from diffusion.model import DiffusionModel
 
-THREADS = torch.get_num_threads()  # of the CPU, whoever computes; see use_threads
+THREADS = min(torch.get_num_threads(), cpus())  # of the CPU, whoever computes; see use_threads
 LARGEST = 16  # images of one call; more are computed in turn
 KEPT = 8  # converted networks that stay in the cache
 

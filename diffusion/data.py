@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from diffusion.cache import cache_dir
+from diffusion.cpus import cpus
 
 if TYPE_CHECKING:
     from diffusion.labels import Labels
@@ -243,7 +244,7 @@ def _decode_into(
     try:
         with (
             open(work / "pixels.u8", "wb") as pixels,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
+            ThreadPoolExecutor(cpus()) as pool,
             contextlib.closing(_files(source, other)) as files,
             tqdm(desc="Decoding images", unit=" images", disable=not progress) as bar,
         ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Annotated
 
 import numpy as np
@@ -11,6 +10,7 @@ import typer
 
 from diffusion.cli.problem import one_sentence
 from diffusion.cli.train import images_per_second
+from diffusion.cpus import cpus
 from diffusion.data import Images
 from diffusion.device import pick_device, precision_name
 from diffusion.model import DiffusionModel
@@ -45,7 +45,7 @@ def probe(
                 **PRESETS[preset],
                 **given,
                 "precision": precision_name(where),
-                "threads": os.cpu_count() or 1,
+                "threads": cpus(),
             }
         )
         rng = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ import typer
 from diffusion.cartoons import FIRST, STYLES
 from diffusion.cli.options import numbers
 from diffusion.cli.problem import check_writable, one_sentence
+from diffusion.cpus import cpus
 from diffusion.data import Images, load_images
 from diffusion.device import pick_device, precision_name
 from diffusion.labels import load_labels
@@ -136,7 +136,7 @@ def train(
                 "snr_floor": snr_floor,
                 "flip": flip,
                 "held_out": held_out,
-                "threads": os.cpu_count() if threads is None else threads,
+                "threads": cpus() if threads is None else threads,
                 "precision": _precision(precision, where),
             }
             wanted = attributes.split(",") if attributes else None
