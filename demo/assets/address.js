@@ -18,12 +18,17 @@ window.cartoon = (() => {
 
   // The form as an address or the last visit filled it; text of the address is cut, not trusted.
   function initial() {
-    const address = new URLSearchParams(location.search);
-    const given = names.some((name) => address.has(name))
-      ? Object.fromEntries(names.map((name) => [name, address.get(name)?.slice(0, LONGEST)]))
+    const given = linked()
+      ? Object.fromEntries(names.map((name) => [name, addressed().get(name)?.slice(0, LONGEST)]))
       : stored();
     markFilled();
     return values(given);
+  }
+
+  const addressed = () => new URLSearchParams(location.search);
+
+  function linked() {
+    return names.some((name) => addressed().has(name));
   }
 
   function values(given) {
@@ -58,7 +63,7 @@ window.cartoon = (() => {
     } catch {
       // A browser that keeps nothing still has the address.
     }
-    history.replaceState(history.state, "", link());
+    history.replaceState(history.state, "", link() + location.hash);
   }
 
   // Calls `tell` with the form as it is, and again whenever it changes.
@@ -73,6 +78,7 @@ window.cartoon = (() => {
 
   return {
     initial,
+    linked, // whether the address says what to fill in
     filled, // a promise: the address or the last visit has filled the form
     remember,
     follow,

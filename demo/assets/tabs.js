@@ -1,4 +1,5 @@
-// The header's tabs. Screens stay in the page when another is shown: what they do goes on.
+// The header's tabs. Screens stay in the page when another is shown: what they do goes on. Which
+// one is shown is in the address; the first needs no word there.
 
 const KEPT = "cartoon-tab";
 const tabs = [...element.querySelectorAll("[role=tab]")];
@@ -11,6 +12,8 @@ function open(name, focus = false) {
   });
   document.body.dataset.tab = found.dataset.tab;
   store("sessionStorage", KEPT, found.dataset.tab);
+  const fragment = found === tabs[0] ? "" : `#${found.dataset.tab}`;
+  history.replaceState(history.state, "", location.pathname + location.search + fragment);
   if (focus) found.focus();
   document.dispatchEvent(new CustomEvent("tab", { detail: found.dataset.tab }));
 }
@@ -27,7 +30,9 @@ element.querySelector("#pill").addEventListener("click", () => open("train"));
 document.addEventListener("compare", () => {
   open("compare", document.body.dataset.tab !== "compare");
 });
-open(location.hash.slice(1) || stored("sessionStorage", KEPT));
+addEventListener("hashchange", () => open(location.hash.slice(1)));
+// Who follows a link to a comparison wants to see that, whatever was open here before.
+open(location.hash.slice(1) || (cartoon.linked() ? "" : stored("sessionStorage", KEPT)));
 
 // Such a button has just taken the place of the one that was pressed, or has changed its words: the
 // second click of a double click was not meant for it.

@@ -209,6 +209,46 @@ def test_all_settings_are_in_the_address_and_come_back_from_it(browser, address,
     assert form(screen) == settings.DEFAULTS
 
 
+def shown(page):
+    """The screens that are to be seen."""
+    return [name for name in ("compare", "make", "train") if page.is_visible(f"#{name}")]
+
+
+def test_the_address_says_which_screen_is_shown(screen):
+    page = screen.page
+    page.click("#header [data-tab=make]")
+    assert page.url.endswith("#make")
+    page.reload()
+    page.wait_for_selector("#make")
+    assert shown(page) == ["make"]
+    page.goto(f"{page.url.partition('#')[0]}#train")  # no load: another word in the same address
+    page.wait_for_selector("#train")
+    assert shown(page) == ["train"]
+    page.click("#header [data-tab=compare]")
+    assert "#" not in page.url
+    assert shown(page) == ["compare"]
+
+
+def test_settings_that_change_leave_the_screen_in_the_address(screen):
+    page = screen.page
+    page.click("#header [data-tab=make]")
+    page.evaluate("cartoon.remember(...Object.values({ ...cartoon.now(), seed: '9' }))")
+    assert "seed=9" in page.url
+    assert page.url.endswith("#make")
+
+
+def test_a_link_to_a_comparison_opens_it_whatever_was_open_before(screen, address):
+    page = screen.page
+    page.click("#header [data-tab=make]")
+    page.goto(f"{address}?seed=12")
+    page.wait_for_selector("#run")
+    assert shown(page) == ["compare"]
+    page.click("#header [data-tab=train]")
+    page.goto(address)  # says nothing: the screen of before
+    page.wait_for_selector("#train")
+    assert shown(page) == ["train"]
+
+
 def test_a_hostile_link_is_text_and_is_refused_in_one_sentence(screen, address):
     page = screen.page
     bad = "%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"
