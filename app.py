@@ -14,6 +14,7 @@ from demo.page import build, launch_options, open_trainings
 from demo.recorded import MODEL
 from diffusion import DiffusionModel, ModelError
 from diffusion.backends import BACKENDS, accelerated
+from diffusion.compiled import compute_with_torch
 from diffusion.device import DEVICES, keep_memory, pick_device
 from diffusion.reader import reader_beside
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, help="a model folder or a Hub name")
     options = parser.parse_args()
     keep_memory()
+    compute_with_torch()
     try:
         reader = reader_beside(options.model)
         trainings = open_trainings(training_device(options))

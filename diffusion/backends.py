@@ -77,7 +77,7 @@ def prepare(model: DiffusionModel, done: Callable[[DiffusionModel], None]) -> No
     `done` then gets the model, accelerated anew, on another thread. Where OpenVINO is missing or
     fails nothing happens, apart from a word in the log: torch goes on computing.
     """
-    if model.device.type != "cpu" or not compiled.version() or compiled.ready(model):
+    if model.device.type != "cpu" or not compiled.version() or apart(compiled.ready, model):
         return
 
     def work() -> None:

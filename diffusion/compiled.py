@@ -173,7 +173,7 @@ def compute_without_torch() -> None:
 
 
 def compute_with_torch() -> None:
-    """Give torch its threads back."""
+    """Give torch its threads back, at a program's start no more than there are processors for."""
     if torch.get_num_threads() != THREADS:
         torch.set_num_threads(THREADS)
 
@@ -194,7 +194,8 @@ def _file(model: DiffusionModel) -> Path:
 
 def _content(model: DiffusionModel) -> str:
     """A hash of the weights, of the code that makes a graph of them, and of OpenVINO."""
-    code = "".join(inspect.getsource(module) for module in (unet, denoiser, group_norms))
+    modules = (unet, denoiser, group_norms, sys.modules[__name__])
+    code = "".join(inspect.getsource(module) for module in modules)
     about = f"{code} {version()} {model.network.config} {model.prediction}"
     known = hashlib.sha256(about.encode())
     for name, weight in sorted(model.network.state_dict().items()):

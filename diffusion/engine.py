@@ -85,6 +85,7 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise Full("The page is shutting down; open it again in a moment.")
+            self._drop_unwanted()  # nobody joins what has failed and is not yet put away
             unknown = {
                 walk.key: walk
                 for walk in walks

@@ -106,16 +106,18 @@ def manner(row: Mapping) -> str:
 
 
 def _falls(cells: Sequence[Cell]) -> Finding:
-    against, seen = [], set()
+    against, seen, samplers = [], set(), set()
     for sampler in dict.fromkeys(cell.sampler for cell in cells):
         for fewer, more in pairwise(cell for cell in cells if cell.sampler == sampler):
             seen |= {fewer.steps, more.steps}
+            samplers.add(sampler)
             if more.distance >= fewer.distance:
                 against.append(
                     f"S = {more.steps} {more}, at S = {fewer.steps} only {fewer.distance:.1f}"
                     f"{more.like(fewer)}"
                 )
-    return Finding("FD falls as S grows, for every sampler", sorted(seen), against)
+    whose = samplers.pop() if len(samplers) == 1 else "every sampler"
+    return Finding(f"FD falls as S grows, for {whose}", sorted(seen), against)
 
 
 def _rises(cells: Sequence[Cell]) -> Finding:

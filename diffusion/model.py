@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from diffusion.unet import UNet, UNetConfig
 
 FORMAT = "cartoon-diffusion/1"
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+WITH_CARD = (CARD, "*.png", "reader.safetensors", "results.json")  # what `publish` writes
 PARTS = ("network", "schedule", "image", "labels", "training")  # of the config, each an object
 UNUSABLE = (
     AttributeError,
@@ -214,18 +216,16 @@ class DiffusionModel:
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload the model to the Hugging Face Hub and return its address.
 
-        The card of the folder that it was loaded from, where there is one, goes along. Raises
-        ModelError when the Hub cannot be reached or refuses.
+        What `publish` left beside the weights that it was loaded from goes along: the card, what it
+        shows and tells of. Raises ModelError when the Hub cannot be reached or refuses.
         """
         import tempfile
 
-        from huggingface_hub import HfApi
-
-        api = HfApi()
+        api = _hub().HfApi()
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            if self.folder and (self.folder / CARD).is_file():
-                shutil.copyfile(self.folder / CARD, Path(folder, CARD))
+            for path in self._published():
+                shutil.copyfile(path, Path(folder, path.name))
             try:
                 api.create_repo(repo_id, exist_ok=True, private=private)
                 return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
@@ -234,6 +234,12 @@ class DiffusionModel:
                     f"{repo_id!r} cannot be uploaded ({_first_line(error)}); log in with "
                     "`hf auth login`, or try again later"
                 ) from error
+
+    def _published(self) -> list[Path]:
+        """The card beside the weights that it was loaded from, and what goes with a card."""
+        if not (self.folder and (self.folder / CARD).is_file()):
+            return []
+        return [path for name in WITH_CARD for path in sorted(self.folder.glob(name))]
 
 
 def ready(network: nn.Module) -> nn.Module:
@@ -303,12 +309,22 @@ def _download(name: str) -> Path:
         raise ModelError(
             f"no model in {name}; give a folder with {CONFIG}, or a Hub name user/model"
         )
-    from huggingface_hub import snapshot_download
-
+    hub = _hub()
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
+        return Path(hub.snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
     except _hub_errors() as error:
         raise ModelError(f"no model {name!r} here or on the Hub ({_first_line(error)})") from error
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ModelError(
+            "the Hub needs a package more; run `pip install huggingface_hub`, or give a folder "
+            f"with {CONFIG}"
+        ) from None
+    return huggingface_hub
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from diffusion.data import Images
 from diffusion.denoiser import ANY
+from diffusion.device import apart
 from diffusion.files import replacing
 from diffusion.model import CONFIG, UNUSABLE, ModelError, read_config, value_names
 from diffusion.noise import TRAINING, generator
@@ -109,6 +110,10 @@ class AttributeReader:
         path = Path(folder) / FILE
         if not path.is_file():
             raise ModelError(f"no {FILE} in {folder}; train one with `python -m diffusion reader`")
+        return apart(cls._load, path)
+
+    @classmethod
+    def _load(cls, path: Path) -> AttributeReader:
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata()

@@ -222,6 +222,30 @@ def test_a_converted_network_that_is_in_use_on_windows_stays_whole(cache, monkey
 
 @needs_openvino
 @pytest.mark.slow
+def test_without_a_home_there_is_no_cache_and_the_error_says_where_to_name_one(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("CARTOON_CACHE")
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(OSError, match="CARTOON_CACHE"):
+        compiled.cache_dir("openvino")
+
+
+def test_weights_are_looked_up_on_a_thread_that_ends_with_it(model, monkeypatch):
+    threads = []
+
+    def looked(_):
+        threads.append(threading.current_thread())
+        return True
+
+    monkeypatch.setattr(compiled, "version", lambda: "1")
+    monkeypatch.setattr(compiled, "ready", looked)
+    prepare(model, lambda _: None)
+    assert len(threads) == 1
+    assert not threads[0].is_alive()
+
+
 def test_a_conversion_apart_ends_in_a_faster_model(model, cache):
     came: list[DiffusionModel] = []
     done = threading.Event()

@@ -398,6 +398,14 @@ def test_an_error_ends_the_request_that_caused_it_alone(engine, model):
     assert engine.load == (0, 0)
 
 
+def test_who_asks_again_does_not_join_a_run_that_has_failed(engine, model, monkeypatch):
+    monkeypatch.setattr(engine, "_start", lambda: None)  # nothing is put away meanwhile
+    with engine.submit([request()]) as first:
+        first.films[0].fail("The run ended early; try it again.")
+        with engine.submit([request()]) as second:
+            assert second.films[0].problem is None
+
+
 def test_what_is_not_a_number_ends_its_request_and_says_so(engine, model):
     class Spoiled(torch.nn.Module):
         def __init__(self, network):

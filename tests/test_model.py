@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,9 @@ def test_labels_may_be_a_list_and_guidance_a_number_for_each_image(model):
 
 def test_the_card_of_a_models_folder_is_uploaded_with_it(folder, monkeypatch):
     (folder / "README.md").write_text("license: cc-by-4.0")
+    for name in ("samples.png", "reader.safetensors", "results.json"):
+        (folder / name).write_text(f"the card shows {name}")
+    (folder / "diary.txt").write_text("nobody's business")
     seen = {}
 
     class Api:
@@ -289,6 +293,7 @@ def test_the_card_of_a_models_folder_is_uploaded_with_it(folder, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     DiffusionModel.from_pretrained(folder).push_to_hub("me/faces")
+    (folder / "diary.txt").unlink()
     assert seen == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -321,6 +326,14 @@ def test_without_a_network_connection_a_hub_name_gives_one_sentence(monkeypatch)
     with pytest.raises(ModelError, match=r"^no model 'somebody/faces' here or on the Hub") as error:
         DiffusionModel.from_pretrained("somebody/faces")
     assert "\n" not in str(error.value)
+
+
+def test_without_the_hubs_package_a_hub_name_gives_one_sentence(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModelError, match=r"pip install huggingface_hub"):
+        DiffusionModel.from_pretrained("somebody/faces")
+    with pytest.raises(ModelError, match=r"pip install huggingface_hub"):
+        model.push_to_hub("me/faces")
 
 
 def test_push_to_hub_uploads_a_complete_folder(model, monkeypatch):

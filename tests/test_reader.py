@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -72,6 +73,21 @@ def test_a_reader_comes_back_from_its_folder(reader, tmp_path):
     assert (again.labels, again.accuracy, again.held_out) == (NAMES, reader.accuracy, 80)
     assert again.palette == PALETTE
     assert again.size == reader.size == 16
+
+
+def test_a_reader_is_loaded_on_a_thread_that_ends_with_it(reader, tmp_path, monkeypatch):
+    """A team of threads that stays with the page's first thread would halve the network's speed."""
+    reader.save(tmp_path)
+    load, threads = torch.nn.Module.load_state_dict, []
+
+    def noted(*given, **named):
+        threads.append(threading.current_thread())
+        return load(*given, **named)
+
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", noted)
+    AttributeReader.load(tmp_path)
+    assert len(threads) == 1
+    assert not threads[0].is_alive()
 
 
 def test_a_file_that_is_no_reader_is_refused(tmp_path):

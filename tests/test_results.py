@@ -52,9 +52,7 @@ def test_the_report_is_written_from_the_json_alone(two, tmp_path):
     assert (tmp_path / "results.png").stat().st_size > 5000
     # Each model is looked at apart.
     _, first, second = page.split("\n## The shape of DDIM's Table 1 ")
-    assert first.startswith(
-        "(first)\n\n- FD falls as S grows, for every sampler: holds (S = 10, 20)."
-    )
+    assert first.startswith("(first)\n\n- FD falls as S grows, for DDIM η 0: holds (S = 10, 20).")
     assert "At S = 20 DDIM η 0 has 7.5, at S = 10 only 7.0." in second
 
 

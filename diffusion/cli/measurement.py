@@ -57,7 +57,7 @@ class Measurement:
     batch: Annotated[int | None, typer.Option(help="Pictures computed together.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
     backend: Annotated[str, typer.Option(help=f"{', '.join(BACKENDS)}.")] = "float32"
-    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's choice.")] = None
+    threads: Annotated[int | None, typer.Option(help="CPU threads; the fastest number.")] = None
 
     def run(self, settings: Sequence[Setting]) -> None:
         """Measure the rows that the file lacks, and write its table and plot."""
