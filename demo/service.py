@@ -125,11 +125,13 @@ class Service:
                 case Note(words):
                     yield messages.aside(viewer.run, words)
                 case Tick() if event.done or not viewer.behind:
+                    # Equations and pictures on another thread: this one serves everybody.
                     if not viewer.sent:
-                        yield messages.start(viewer.run, comparison, begun.schedule, place.size)
+                        yield await asyncio.to_thread(
+                            messages.start, viewer.run, comparison, begun.schedule, place.size
+                        )
                     if viewer.lens != lens:
                         before, lens = None, viewer.lens
-                    # Compression on another thread: this one serves everybody.
                     message = await asyncio.to_thread(
                         self._frame, viewer, begun.schedule, event, before, lens, comparison, given
                     )

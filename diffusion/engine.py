@@ -61,6 +61,7 @@ class Engine:
         self._given = self._measured = capacity is not None
         self._to_measure: str | None = None
         self._longest_line, self._finished_bytes = line, finished
+        self._finished_held = 0
         self._drawers = Drawers(models.device)
         self._walks: dict[Hashable, Walk] = {}  # begun or waiting
         self._active: list[Group] = []
@@ -85,12 +86,7 @@ class Engine:
         with self._changed:
             if self._closed:
                 raise Full("The page is shutting down; open it again in a moment.")
-            self._drop_unwanted()  # nobody joins what has failed and is not yet put away
-            unknown = {
-                walk.key: walk
-                for walk in walks
-                if walk.key not in self._walks and walk.key not in self._finished
-            }
+            unknown = {walk.key: walk for walk in walks if not self._knows(walk.key)}
             if unknown and len(self._line) >= self._longest_line:
                 raise Full(self._full())
             if unknown:
@@ -148,6 +144,11 @@ class Engine:
 
     def _walk(self, request: Request, resident: Resident) -> Walk:
         return Walk(request, resident, (request, resident.version), self._drawers)
+
+    def _knows(self, key: Hashable) -> bool:
+        # Nobody joins what has failed and is not yet put away.
+        begun = self._walks.get(key)
+        return key in self._finished or (begun is not None and begun.film.problem is None)
 
     def _join(self, key: Hashable) -> Film:
         if key in self._walks:
@@ -353,10 +354,10 @@ class Engine:
         if any(walk.done for walk in walks.values()):
             with self._changed:
                 self._drop_unwanted()
-                self._finished.update(finished)
-                held = sum(film.nbytes for film in self._finished.values())
-                while self._finished and held > self._finished_bytes:
-                    held -= self._finished.popitem(last=False)[1].nbytes
+                self._finished.update(finished)  # none was there: it would not have been drawn
+                self._finished_held += sum(film.nbytes for film in finished.values())
+                while self._finished_held > self._finished_bytes:
+                    self._finished_held -= self._finished.popitem(last=False)[1].nbytes
 
     def _guard(self, walk: Walk, work: Callable[..., None], *arguments: Tensor) -> None:
         try:

@@ -60,7 +60,9 @@ class Labels:
         if unknown:
             raise DataError(f"there is no attribute {unknown[0]}; choose from {', '.join(known)}")
         columns = [known.index(name) for name in attributes]
-        return Labels(self.values[:, columns], {name: self.names[name] for name in attributes})
+        names = {name: self.names[name] for name in attributes}
+        palette = {name: self.palette[name] for name in attributes if name in self.palette}
+        return Labels(self.values[:, columns], names, palette)
 
 
 def load_labels(
