@@ -14,6 +14,7 @@ from demo import markup, settings, wording
 from demo.markup import shown
 from diffusion.recipe import Recipe
 from diffusion.results import FILE, of_weights, read
+from diffusion.scales import scale_of
 
 SCRIPTS = ("words.js", "quality.js")
 SPACING = "uniform"  # of the curves: one kind of levels is enough for a small chart
@@ -82,7 +83,7 @@ def load(folder: str | Path, weights: str) -> Quality | None:
     try:
         results = read(path)
         extractor = results["extractors"][0]
-        floor = results["floor"]["distances"][extractor]["frechet"]
+        floor = scale_of(extractor).frechet(results["floor"]["distances"][extractor])
         curves = _curves(of_weights(results, weights), extractor)
         return Quality(curves, floor, results["count"], extractor) if curves else None
     except (LookupError, TypeError, ValueError) as error:
@@ -99,7 +100,7 @@ def _curves(rows: Iterable[Mapping], extractor: str) -> tuple[Curve, ...]:
         plain = recipe.clip and recipe.finish == "none" and not row["guidance"]
         if recipe.spacing == SPACING and plain:
             points = found.setdefault((settings.choice(recipe), recipe.eta), {})
-            points[row["calls"]] = row["distances"][extractor]["frechet"]
+            points[row["calls"]] = scale_of(extractor).frechet(row["distances"][extractor])
     curves = [Curve(*key, tuple(sorted(points.items()))) for key, points in found.items()]
     return tuple(sorted(curves, key=lambda curve: (BACK_TO_FRONT.index(curve.sampler), -curve.eta)))
 

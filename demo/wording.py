@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from diffusion.recipe import Recipe
+from diffusion.scales import scale_of
 
 TITLE = "Cartoon Diffusion"
 COMPARE, MAKE, TRAIN = "Compare", "Make", "Train"  # the tabs
@@ -172,7 +173,8 @@ def curve(sampler: str, eta: float) -> str:
 def floor(distance: float, count: int, extractor: str) -> str:
     """How far as many real faces are, and how all of it was measured."""
     shown = f"{distance:.0f}" if distance >= 10 else f"{distance:.2g}"
-    return f"Real faces: {shown} (N = {count:,}, {FEATURES.get(extractor, extractor)})."
+    features = f"{FEATURES.get(extractor, extractor)}{scale_of(extractor).told}"
+    return f"Real faces: {shown} (N = {count:,}, {features})."
 
 
 def title(recipe: Recipe) -> str:

@@ -26,6 +26,7 @@ def put(tmp_path):
 
 
 def test_every_sampler_and_setting_is_a_curve_by_calls(put):
+    """Distances are those of the table: on wavelets, times 1,000."""
     folder = put(
         results(
             row("ddpm", 100, 62.0),
@@ -37,12 +38,12 @@ def test_every_sampler_and_setting_is_a_curve_by_calls(put):
     )
     assert load(folder, WEIGHTS) == Quality(
         (
-            Curve("ddim", 0.5, ((10, 98.0),)),
-            Curve("ddim", 0.0, ((10, 84.0),)),
-            Curve("ddpm_large", 0.0, ((10, 560.0),)),
-            Curve("ddpm", 0.0, ((10, 160.0), (100, 62.0))),
+            Curve("ddim", 0.5, ((10, 98_000.0),)),
+            Curve("ddim", 0.0, ((10, 84_000.0),)),
+            Curve("ddpm_large", 0.0, ((10, 560_000.0),)),
+            Curve("ddpm", 0.0, ((10, 160_000.0), (100, 62_000.0))),
         ),
-        floor=37.0,
+        floor=37_000.0,
         count=1000,
         extractor="haar",
     )
@@ -108,7 +109,8 @@ def test_two_samplers_on_one_line_share_a_label(put):
 def test_the_floor_is_told_with_how_it_was_measured():
     told = wording.floor(37.04, 1000, "efficientnet-lite0")
     assert told == "Real faces: 37 (N = 1,000, EfficientNet-Lite0)."
-    assert wording.floor(0.1306, 40, "haar") == "Real faces: 0.13 (N = 40, Haar wavelets)."
+    assert wording.floor(0.1306, 40, "other") == "Real faces: 0.13 (N = 40, other)."
+    assert wording.floor(5.13, 40, "haar") == "Real faces: 5.1 (N = 40, Haar wavelets, ×1000)."
 
 
 def test_an_extractor_that_looks_like_code_is_only_text():

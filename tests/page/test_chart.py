@@ -6,7 +6,7 @@ from stand_ins import recordings_shown
 
 pytestmark = pytest.mark.page
 
-FLOOR = "Real faces: 37 (N = 1,000, Haar wavelets)."
+FLOOR = "Real faces: 37 (N = 1,000, Haar wavelets, ×1000)."
 
 
 @pytest.fixture
