@@ -83,7 +83,7 @@ class Models:
 
 def _offer(name: str, folder: str, labels: Labels, reader: AttributeReader | None) -> Offer:
     known = value_names(labels)
-    fits = reader is not None and dict(reader.labels) == known
+    fits = reader is not None and known.items() <= dict(reader.labels).items()
     title = wording_make.MODELS.get(folder, folder)
     credit = wording_make.CREDITS.get(folder, "")
     return Offer(name, title, credit, known, OrderedReader(reader, known) if fits else None)

@@ -29,7 +29,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class OrderedReader:
-    """A reader whose attributes stand in the order that a model knows them in."""
+    """A reader's answers on the attributes of a model, in the model's order."""
 
     reader: AttributeReader
     labels: Labels

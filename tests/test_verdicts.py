@@ -16,14 +16,15 @@ from diffusion import DiffusionModel, Schedule, UNetConfig
 from diffusion.reader import AttributeReader, ReaderNetwork
 
 LABELS = {"hair_color": ("black", "brown", "bald"), "glasses": ("none", "clear", "dark")}
+KNOWN = {**LABELS, "hat": ("none", "cap")}  # by a reader
 
 
 def always(**answers: int) -> AttributeReader:
     """A reader that sees the same in every picture, its attributes in the order given."""
-    labels = {name: LABELS[name] for name in answers}
+    labels = {name: KNOWN[name] for name in answers}
     network = ReaderNetwork(sum(map(len, labels.values()))).eval().requires_grad_(False)
     network.head.weight.zero_()
-    wanted = [torch.eye(len(LABELS[name]))[answer] for name, answer in answers.items()]
+    wanted = [torch.eye(len(KNOWN[name]))[answer] for name, answer in answers.items()]
     network.head.bias.copy_(torch.cat(wanted))
     return AttributeReader(network, labels, {"hair_color": 0.5, "glasses": 1.0})
 
@@ -38,12 +39,14 @@ def backend():
 
 @pytest.mark.parametrize(
     "reader",
-    [always(hair_color=1, glasses=2), always(glasses=2, hair_color=1)],
-    ids=["as the model", "the other way round"],
+    [
+        always(hair_color=1, glasses=2),
+        always(glasses=2, hair_color=1),
+        always(hat=1, glasses=2, hair_color=1),
+    ],
+    ids=["as the model", "the other way round", "more than the model"],
 )
-def test_a_reader_may_know_the_attributes_in_another_order_than_the_model(
-    backend, tmp_path, reader
-):
+def test_a_reader_may_know_more_than_the_model_and_in_another_order(backend, tmp_path, reader):
     maker = Maker(
         Service(backend), Models(backend, Trainings(tmp_path), reader, checkpoints=tmp_path)
     )
