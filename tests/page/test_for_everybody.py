@@ -1,7 +1,7 @@
 """Phones, keyboards, screen readers, light and dark: checked by script on every one."""
 
 import pytest
-from conftest import Screen
+from conftest import TWO_FRAMES, Screen
 from stand_ins import hard_to_use
 
 pytestmark = pytest.mark.page
@@ -32,6 +32,14 @@ def opened(request, browser, address):
 def visitor(request, opened):
     """The visitor whose screen is that, in that scheme."""
     opened.page.emulate_media(color_scheme=request.param)
+    # Gradio sets the class; colours that change in no time still take until the next frame.
+    opened.page.wait_for_function(
+        "(dark) => document.querySelector('.dark') !== null === dark", arg=request.param == "dark"
+    )
+    opened.page.evaluate(TWO_FRAMES)
+    opened.page.wait_for_function(
+        "!document.getAnimations().some((one) => one instanceof CSSTransition)"
+    )
     return opened
 
 

@@ -8,7 +8,7 @@ import pytest
 from stand_ins import CAPACITY
 from train_tab import Tab, folders, put
 
-from demo import estimate, trainings
+from demo import estimate, training_settings, trainings
 from demo.backend import LocalBackend
 from demo.page import build, launch_options
 from demo.trainings import Rules, Trainings
@@ -32,7 +32,7 @@ def training(network, runs, drawn_cartoons):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", {"widths": (16, 32), "batch": 4, "lr": 1e-3})
         patch.setattr(trainings, "NICE", 0)
-        patch.setattr(trainings, "THREADS", 1)
+        patch.setattr(training_settings, "cpus", lambda: 1)
         patch.setattr(trainings, "PREVIEW_SECONDS", 2.0)
         patch.setattr(trainings, "CHECKPOINT_SECONDS", 1.0)
         patch.setattr(estimate.Speeds, "_measure", lambda self, options: 3000.0)
