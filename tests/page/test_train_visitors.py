@@ -154,6 +154,7 @@ def test_the_keyboard_goes_to_compare_with_what_is_opened_there(tab, found):
     page = tab.page
     tab.watch("with")
     tab.wait(sheet_of(200))
+    tab.wait("document.querySelector('.stage .timeline svg') !== null")  # the other screen is there
     page.focus("article .compare")
     page.keyboard.press("Enter")
     page.wait_for_selector("#model-notice .notice:visible")
