@@ -5,6 +5,8 @@ const KEPT = "cartoon-tab";
 const tabs = [...element.querySelectorAll("[role=tab]")];
 
 function open(name, focus = false) {
+  // Hidden with its screen, a dialog would still keep every press from the page.
+  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
   const found = tabs.find((tab) => tab.dataset.tab === name) ?? tabs[0];
   tabs.forEach((tab) => {
     tab.setAttribute("aria-selected", String(tab === found));

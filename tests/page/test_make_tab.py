@@ -521,6 +521,17 @@ def test_the_keyboard_goes_to_stop_when_an_enlarged_face_has_gone_during_a_run(
     assert page.evaluate("window.focused") == "halt"
 
 
+def test_the_way_back_to_another_screen_closes_the_dialog(visitor):
+    page = visitor.page
+    page.click(".make figure button >> nth=0")
+    page.wait_for_selector(".make dialog[open]")
+    page.evaluate("location.hash = 'train'")  # as the browser's Back does
+    page.wait_for_selector("#train")
+    page.click("#header [data-tab=make]", timeout=5000)
+    assert page.is_visible("#make")
+    assert page.locator(".make dialog[open]").count() == 0
+
+
 def test_make_works_in_a_browser_that_keeps_nothing(page, making):
     page.add_init_script(
         """for (const name of ["localStorage", "sessionStorage"]) {
