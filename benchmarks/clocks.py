@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import torch
-
-from diffusion import compiled
+from diffusion.compiled import use_threads
 from diffusion.device import keep_memory
 
 Clock = Callable[[], float]
@@ -22,6 +20,5 @@ def clock(busy: bool) -> Clock:
     keep_memory()  # as the page and the command line do
     if not busy:
         return time.perf_counter
-    compiled.THREADS = 1
-    torch.set_num_threads(1)
+    use_threads(1)
     return time.process_time

@@ -18,17 +18,16 @@ window.cartoon = (() => {
 
   // The form as an address or the last visit filled it; text of the address is cut, not trusted.
   function initial() {
-    const given = linked()
-      ? Object.fromEntries(names.map((name) => [name, addressed().get(name)?.slice(0, LONGEST)]))
-      : stored();
+    const given = addressed() ?? stored();
     markFilled();
     return values(given);
   }
 
-  const addressed = () => new URLSearchParams(location.search);
-
-  function linked() {
-    return names.some((name) => addressed().has(name));
+  // What the address says of the form; nothing where it has none of the fields.
+  function addressed() {
+    const address = new URLSearchParams(location.search);
+    if (!names.some((name) => address.has(name))) return null;
+    return Object.fromEntries(names.map((name) => [name, address.get(name)?.slice(0, LONGEST)]));
   }
 
   function values(given) {
@@ -78,7 +77,7 @@ window.cartoon = (() => {
 
   return {
     initial,
-    linked, // whether the address says what to fill in
+    addressed,
     filled, // a promise: the address or the last visit has filled the form
     remember,
     follow,

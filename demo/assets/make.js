@@ -285,7 +285,6 @@ async function save() {
 function how() {
   const { sheet: of, seed } = enlarged;
   const { model: name, asked, guidance, finish } = of.fields;
-  dialog.close();
   const fields = { seed, faces: 1, model: name, asked, finish, ...(asked ? { guidance } : {}) };
   document.dispatchEvent(new CustomEvent("compare", { detail: fields }));
 }

@@ -34,7 +34,7 @@ document.addEventListener("compare", () => {
 });
 addEventListener("hashchange", () => open(location.hash.slice(1)));
 // Who follows a link to a comparison wants to see that, whatever was open here before.
-open(location.hash.slice(1) || (cartoon.linked() ? "" : stored("sessionStorage", KEPT)));
+open(location.hash.slice(1) || (cartoon.addressed() ? "" : stored("sessionStorage", KEPT)));
 
 // Such a button has just taken the place of the one that was pressed, or has changed its words: the
 // second click of a double click was not meant for it.
