@@ -111,7 +111,7 @@ def launch_options(T: int = 1000) -> dict[str, Any]:
     """
     return {
         "theme": theme(),
-        "head": f"<style>{_styles()}</style><script>{_rest()}</script>{compare.head(T)}",
+        "head": f"<style>{_styles()}</style><script>{_first()}</script>{compare.head(T)}",
         "footer_links": [],
         "ssr_mode": False,
         "run_history": False,
@@ -133,5 +133,5 @@ def _styles() -> str:
     return properties() + text(*STYLES)
 
 
-def _rest() -> str:
-    return text("rest.js")
+def _first() -> str:
+    return text("rest.js", "connection.js")

@@ -19,7 +19,7 @@ def create(screens: Mapping[str, str]) -> None:
         for name, words in screens.items()
     )
     gr.HTML(
-        html_template=markup.template("tabs", title=wording.TITLE, tabs=tabs, pill=wording.PILL),
+        html_template=markup.template("tabs", wording.HEADER, tabs=tabs),
         js_on_load=markup.text(*SCRIPTS),
         apply_default_css=False,
         elem_id="header",

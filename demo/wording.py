@@ -14,7 +14,13 @@ TITLE = "Cartoon Diffusion"
 COMPARE, MAKE, TRAIN = "Compare", "Make", "Train"  # the tabs
 LEDE = "Same network, same noise. Two ways back to a picture."
 DUPLICATE = "Duplicate this Space"
-PILL = "A training is going: watch it"
+# The header's HTML takes these by name.
+HEADER = {
+    "title": TITLE,
+    "pill": "A training is going: watch it",
+    "broken": "The connection to the server broke. What is here stays; reload the page to draw on.",
+    "reload": "Reload",
+}
 
 RUN, STOP, NEW_SEED = "Run", "Stop", "New seed"
 SEED, FACES, ETA, MORE = "Seed", "Faces", "η", "More"
@@ -29,6 +35,12 @@ SAMPLERS = {
 SPACINGS = {"uniform": "even levels", "quadratic": "more near the picture"}
 TRY = "Try"
 LENSES = {"x": "picture so far", "x0": "predicted picture", "eps": "predicted noise"}
+
+# Where a screen waits in vain.
+SILENCE = {
+    "lost": "The server did not answer; try again.",
+    "broken": "The connection to the server broke. Reload the page to draw on.",
+}
 
 # The stage's HTML takes these by name; words in [brackets] are filled in by its script.
 STAGE = {
@@ -75,7 +87,7 @@ STAGE = {
     "saved": "Saved [name].",
     "copied": "Link copied. It opens with these settings; Run draws the same faces.",
     "not_copied": "Copy this address: [link]",
-    "lost": "The server did not answer; try again.",
+    **SILENCE,
     "replay": "Replay",
     "drop": "Drop the picture: its settings come back.",
     "too_large": "A picture made here has less than 4 MB; this file is larger.",

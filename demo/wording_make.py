@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from demo.wording import SILENCE
+
 LEDE = "Faces made to order."
 NO_WISHES = "Faces from noise; this model draws at random and takes no wishes."
 
@@ -24,7 +26,7 @@ SCREEN = {
     "clear": "Clear wishes",
     "hint": "Choose what the faces should have, or leave all open, and press Make.",
     "stopped": "Stopped.",
-    "lost": "The server did not answer; try again.",
+    **SILENCE,
     "saved": "Saved [name].",
     "more": "16 more",
     "face": "Face",

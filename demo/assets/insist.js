@@ -5,7 +5,8 @@ const PRESSES = 20;
 const PATIENCE = 300; // milliseconds
 
 async function insist(press, heard) {
-  for (let presses = 0; presses < PRESSES && !heard(); presses++) {
+  const hopeless = () => document.body.classList.contains("broken");
+  for (let presses = 0; presses < PRESSES && !heard() && !hopeless(); presses++) {
     press();
     const end = performance.now() + PATIENCE;
     while (!heard() && performance.now() < end) await new Promise((wait) => setTimeout(wait, 20));

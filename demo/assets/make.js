@@ -15,7 +15,7 @@ const faces = []; // all that are on show
 let sheet = null; // the newest of them, drawn together
 let latest = null; // order: what it asks for, and what became of it
 let coming = null; // the start of a run that has no picture yet
-let ended = null; // the run that was ended on the server last
+let receipt = null; // of the newest frame, which the server may have waited for in vain
 let enlarged = null; // a face
 
 watch("value", () => receive(props.value));
@@ -26,13 +26,20 @@ server.opening().then(showRecorded);
 // Every message names the press of Make that it answers.
 function receive(message) {
   if (!message?.press) return;
-  if (message.press !== latest?.press || latest.stopped) return end(message.run);
+  if (message.press !== latest?.press || latest.stopped) {
+    if (message.type !== "stopped") end(message.run); // again, where it did not hear the first
+    return;
+  }
   latest.heard = true;
   latest.run ??= message.run;
   setState("running");
   if (message.type === "start") coming = message;
-  if (message.type === "frame") draw(message);
+  if (message.type === "frame") {
+    receipt = { run: message.run, number: message.number };
+    draw(message);
+  }
   if (message.type === "aside") say(message.words);
+  if (message.type === "beat" && message.run === receipt?.run) server.ack(receipt);
   if (message.type === "problem") finish(message.words, true);
 }
 
@@ -48,7 +55,7 @@ async function order(fields, more = false) {
     () => trigger("order", { ...fields, press: mine.press }),
     () => mine.heard || mine.stopped,
   );
-  if (!isSettled) finish(told.dataset.lost, true);
+  if (!isSettled) finish(silence(told.dataset), true);
 }
 
 // As long as the run has no name, the first message that tells it ends the run.
@@ -59,9 +66,7 @@ function stop() {
 }
 
 function end(run) {
-  if (!run || run === ended) return;
-  ended = run;
-  server.halt({ run });
+  if (run) server.halt({ run });
 }
 
 function model() {
@@ -377,6 +382,9 @@ function isBeside({ target, clientX: x, clientY: y }) {
   const { left, right, top, bottom } = dialog.getBoundingClientRect();
   return target === dialog && (x < left || x > right || y < top || y > bottom);
 }
+document.addEventListener("broken", () => {
+  if (screen.dataset.state === "running") finish(silence(told.dataset), true);
+});
 // Wherever the focus is: a click on the picture takes it from the dialog.
 document.addEventListener("keydown", (event) => {
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

@@ -8,6 +8,7 @@ let playing = null; // a token of the playback that is going on
 let speed = 0;
 
 async function play() {
+  askAgain();
   if (!moments().length) return;
   following = false;
   markPlaying(find(".play"), true);
@@ -49,6 +50,7 @@ function pause(thenFollow = false) {
 }
 
 function step(by) {
+  askAgain();
   const [all, known] = [moments(), momentsOf(film, clock)];
   if (!known.length) return;
   pause();

@@ -30,11 +30,13 @@ let saying = ""; // what the example that was pressed says, as soon as its run b
 let answers = 0; // of the server, to a press of Run
 let stopped = null; // the run that was stopped last: what still comes of it is not shown
 let coming = null; // the newest message of a run that has no picture yet; till then the film stays
+let receipt = null; // of the newest frame: the server waits for those it asks for, and one may be lost
 let place = 0; // the mark that was asked for; the moment on show is the nearest before it
 let here = null; // the moment on show
 let wanted = null; // the moment that is being decoded
 let following = false; // whether the newest moment is shown as it arrives
 let filling = null; // a token of the fetching that is going on
+let unanswered = false; // whether the server was asked for stills in vain
 let fetched = Promise.resolve(); // when all that there is to see through this lens is here
 let equation = null;
 
@@ -42,8 +44,12 @@ watch("value", () => receive(props.value));
 whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(connect);
 
 function receive(message) {
-  if (message?.run && message.run === stopped) return;
+  if (message?.run && message.run === stopped) {
+    if (message.type !== "stopped") server.halt({ run: stopped }); // it did not hear the first
+    return;
+  }
   if (message?.type === "heard") answers++;
+  if (message?.type === "beat" && message.run === receipt?.run) server.ack(receipt);
   if (message?.type === "aside" && message.run === film?.start.run) say(message.words);
   else if (["aside", "start"].includes(message?.type)) expect(message);
   if (message?.type === "frame") {
@@ -71,7 +77,7 @@ const replay = () => heard(() => trigger("replay", { token }));
 
 async function heard(ask) {
   const before = answers;
-  if (!(await insist(ask, () => answers > before))) say(words.dataset.lost, true);
+  if (!(await insist(ask, () => answers > before))) say(silence(words.dataset), true);
 }
 
 function stop() {
@@ -138,7 +144,9 @@ function open(start) {
 function add(message) {
   for (const still of message.stills) film.add(still);
   const shown = following ? go(newest()) : Promise.resolve(refresh());
-  if (message.receipt) shown.then(() => server.ack({ run: message.run, number: message.number }));
+  const mine = { run: message.run, number: message.number };
+  receipt = mine;
+  if (message.receipt) shown.then(() => server.ack(mine));
   announce();
   if (message.done) finish(message.words);
 }
@@ -183,6 +191,11 @@ function index(all) {
     all.findLastIndex((moment) => moment.mark <= place),
     0,
   );
+}
+
+// What was asked for in vain is asked for again when somebody wants to see it.
+function askAgain() {
+  if (unanswered) fillUp();
 }
 
 async function go(mark) {
@@ -282,6 +295,7 @@ function enlarge(face) {
 async function fillUp() {
   const mine = {};
   filling = mine;
+  unanswered = false;
   const others = LENSES.filter((one) => one !== lens);
   fetched = fetchAll(lens, mine);
   let whole = await fetched;
@@ -295,10 +309,12 @@ async function fetchAll(through, mine, mostBytes = Infinity) {
     const lacking = lackingNear(through);
     if (!lacking.length || heldBytes() > mostBytes) return true;
     const wish = { run: reel.start.run, lens: through, stills: lacking };
-    const filled = await answered(server.fill(wish));
+    const filled = await answered(server.fill(wish), silence(words.dataset));
     if (filling !== mine || film !== reel) return false;
     if (!filled.stills?.length) {
-      if (through === lens && filled.type === "problem") say(filled.words, true);
+      unanswered = Boolean(filled.problem);
+      const told = filled.words ?? filled.problem;
+      if (through === lens && told) say(told, true);
       return false;
     }
     for (const still of filled.stills) film.add(still);
@@ -392,6 +408,9 @@ function connect([select, more, file, , drawer]) {
     showAgain();
   });
   document.addEventListener("compare", ({ detail }) => compare(detail));
+  document.addEventListener("broken", () => {
+    if (stage.dataset.state === "running") finish(silence(words.dataset), true);
+  });
   onDrop(onScreen, give, (isOver) => {
     find(".drop").hidden = !isOver;
   });

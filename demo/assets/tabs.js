@@ -28,6 +28,11 @@ tabs.forEach((tab, i) => {
   });
 });
 element.querySelector("#pill").addEventListener("click", () => open("train"));
+const broken = element.querySelector(".broken");
+document.addEventListener("broken", () => {
+  broken.hidden = false;
+});
+broken.querySelector("button").addEventListener("click", () => location.reload());
 // What was pressed on another screen, and has the keyboard, is hidden with it.
 document.addEventListener("compare", () => {
   open("compare", document.body.dataset.tab !== "compare");
