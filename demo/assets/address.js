@@ -62,7 +62,15 @@ window.cartoon = (() => {
     } catch {
       // A browser that keeps nothing still has the address.
     }
-    history.replaceState(history.state, "", link() + location.hash);
+    history.replaceState(history.state, "", `${location.pathname}?${here()}${location.hash}`);
+  }
+
+  // The address with the form in it, and with whatever else was there; a key is not for passing on.
+  function here() {
+    const address = new URLSearchParams(location.search);
+    address.delete("operator");
+    for (const name of names) address.set(name, now[name]);
+    return address;
   }
 
   // Calls `tell` with the form as it is, and again whenever it changes.

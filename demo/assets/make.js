@@ -249,11 +249,11 @@ function showLarge() {
   if (large.width !== small.width) large.width = large.height = small.width;
   large.getContext("2d").drawImage(small, 0, 0);
   large.setAttribute("aria-label", words || large.parentElement.getAttribute("aria-label"));
-  dialog.querySelector(".about").textContent = words;
+  write(dialog.querySelector(".about"), words);
   const ticks = Object.entries(granted ?? {}).map(([name, right]) => tick(name, right));
   dialog.querySelector("ul").replaceChildren(...ticks);
   const line = dialog.querySelector(".seed");
-  line.textContent = fill(line.dataset.words, { seed });
+  write(line, fill(line.dataset.words, { seed }));
   const place = faces.indexOf(enlarged);
   offer(".before", place > 0);
   offer(".after", place < faces.length - 1);

@@ -168,7 +168,6 @@ function setState(state) {
 
 function say(text, isProblem = false) {
   write(words, text);
-  words.title = text;
   words.classList.toggle("problem", isProblem);
 }
 

@@ -425,7 +425,7 @@ form.addEventListener("submit", async (event) => {
   if (isOwn && reading) return say(find(".taken").dataset.reading, false, true);
   if (isOwn && unread) {
     await prepare(take.bind(null, unread));
-    if (!upload_) return;
+    if (!upload_) return estimate();
     sought.upload = upload_;
   }
   starting = true;
@@ -504,9 +504,10 @@ async function read(files, wanted) {
 
 // Sends a file again and again while that fails on the way: of thousands, some always do.
 async function insistently(file, wanted) {
-  for (let sendings = 1; sendings <= SENDINGS && wanted(); sendings++) {
+  for (let sendings = 1; wanted(); sendings++) {
     const answer = await sent_(file);
     if (answer) return answer;
+    if (sendings === SENDINGS) break;
     await new Promise((resolve) => setTimeout(resolve, PAUSE * sendings));
   }
   return { problem: unanswered };
