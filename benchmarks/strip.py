@@ -36,7 +36,7 @@ from diffusion.files import read_text, write_json
 from diffusion.pictures import read_settings, sheet
 from diffusion.recipe import Recipe, draw
 from diffusion.runs import Run, still_noise, train_run
-from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
+from diffusion.train_config import PRESETS, TrainConfig, settings_of
 
 SHOWN, MEASURED, REFERENCE = range(16), range(1000, 1300), 2000
 RECIPE = Recipe("ddim", steps=20)
@@ -91,12 +91,15 @@ def main(
 
 
 def _config(size: int, preset: str, start: str, images: int) -> TrainConfig:
-    settings = {**PRESETS[preset], "size": size}
-    if start:
-        shape = shape_of(DiffusionModel.from_pretrained(start))
-        settings = {**FINE_TUNING, "batch": 32, **shape, "start": start}
-    precision = precision_name(pick_device())
-    return TrainConfig(images=images, pool=FIRST, threads=cpus(), precision=precision, **settings)
+    settings = settings_of(
+        preset,
+        start,
+        size=None if start else size,
+        pool=FIRST,
+        threads=cpus(),
+        precision=precision_name(pick_device()),
+    )
+    return TrainConfig(images=images, **settings)
 
 
 def _train_until(run: Run, seconds: float) -> None:

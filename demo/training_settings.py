@@ -18,8 +18,8 @@ from demo.uploads import SIZE
 from diffusion.cartoons import FIRST, STYLES
 from diffusion.cpus import cpus
 from diffusion.device import pick_device, precision_name
-from diffusion.model import DiffusionModel, ModelError
-from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, shape_of
+from diffusion.model import ModelError
+from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, settings_of
 
 OWN = "own"  # pictures, in place of a style
 SHIPPED = "shipped"  # what a run may begin with
@@ -111,20 +111,20 @@ def defaults(name: str) -> dict[str, Any]:
 def _beginning(wish: Mapping) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """The network's name, the settings that come with it, and options of the probe."""
     if wish.get("begin") == SHIPPED:
-        return "", {**FINE_TUNING, **_shipped(), "start": str(MODEL)}, ("--from", str(MODEL))
+        return "", dict(_shipped()), ("--from", str(MODEL))
     network = _one_of("Network", wish.get("network", NETWORKS[0]), NETWORKS)
     given = wish.get("size", SIZES[0])
     size = read_whole(given)
     if size not in SIZES:
         raise _refused("Size", given, _either(SIZES))
-    settings = {**PRESETS[network], "size": size}
+    settings = settings_of(network, size=size)
     return network, settings, ("--preset", network, "--size", str(size))
 
 
 @cache
-def _shipped() -> dict[str, Any]:
+def _shipped() -> Mapping[str, Any]:
     try:
-        return shape_of(DiffusionModel.from_pretrained(MODEL))
+        return settings_of(NETWORKS[0], str(MODEL))
     except ModelError:
         raise Refused(wording.SHIPPED_GONE) from None
 

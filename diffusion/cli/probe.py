@@ -13,9 +13,8 @@ from diffusion.cli.train import images_per_second
 from diffusion.cpus import cpus
 from diffusion.data import Images
 from diffusion.device import pick_device, precision_name
-from diffusion.model import DiffusionModel
 from diffusion.processes import give_way
-from diffusion.train_config import PRESETS, TrainConfig, shape_of
+from diffusion.train_config import PRESETS, TrainConfig, settings_of
 
 PICTURES = 256
 
@@ -31,23 +30,12 @@ def probe(
 ) -> None:
     """Measure how many images a training of this kind sees in a second, as JSON."""
     with one_sentence():
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
         give_way(nice)
         where = pick_device(device)
-        asked = {"size": size, "batch": batch}
-        given = {key: value for key, value in asked.items() if value is not None}
-        if start:
-            given = {**given, **shape_of(DiffusionModel.from_pretrained(start))}
-        config = TrainConfig(
-            **{
-                "images": 1,
-                **PRESETS[preset],
-                **given,
-                "precision": precision_name(where),
-                "threads": cpus(),
-            }
+        settings = settings_of(
+            preset, start, size=size, batch=batch, precision=precision_name(where), threads=cpus()
         )
+        config = TrainConfig(images=1, **settings)
         rng = np.random.default_rng(0)
         shape = (PICTURES, config.size, config.size, 3)
         pictures = rng.integers(0, 256, shape, dtype=np.uint8)

@@ -21,17 +21,14 @@ from diffusion.cpus import cpus
 from diffusion.data import Images, load_images
 from diffusion.device import pick_device, precision_name
 from diffusion.labels import load_labels
-from diffusion.model import DiffusionModel
 from diffusion.processes import give_way
 from diffusion.runs import Run, RunError, labels_of, train_run
 from diffusion.toons import BUILT_IN
 from diffusion.train_config import (
-    FINE_TUNING,
-    PRESETS,
     TrainConfig,
     check_held_out,
     held_out_of,
-    shape_of,
+    settings_of,
 )
 from diffusion.training import Trainer
 
@@ -140,23 +137,12 @@ def train(
                 "precision": _precision(precision, where),
             }
             wanted = attributes.split(",") if attributes else None
-            given = {key: value for key, value in overrides.items() if value is not None}
-            if start:
-                given = {**FINE_TUNING, **given, **_shape(start, given)}
-            _start(run, data, preset, minutes, images, given, where, labels, wanted)
+            given = settings_of(preset, _resolved(start) if start else "", **overrides)
+            _start(run, data, minutes, images, given, where, labels, wanted)
         elif data or labels:
             _refuse_alive(run)
             run.move(_resolved(data) if data else "", str(labels.resolve()) if labels else "")
         _follow(run, where, preview_every, checkpoint_every, at_most, more or 0)
-
-
-def _shape(start: str, given: dict) -> dict:
-    """The settings that a run takes over from the model it begins with."""
-    shape = {**shape_of(DiffusionModel.from_pretrained(start)), "start": _resolved(start)}
-    differs = [key for key in shape if key in given and given[key] != shape[key]]
-    if differs:
-        raise ValueError(f"--from decides {', '.join(differs)}; leave it out")
-    return shape
 
 
 def _resolved(name: str) -> str:
@@ -185,7 +171,6 @@ def _refuse_alive(run: Run) -> None:
 def _start(
     run: Run,
     data: str,
-    preset: str,
     minutes: float | None,
     images: int | None,
     given: dict,
@@ -196,8 +181,6 @@ def _start(
     if run.exists:
         raise RunError(f"{run.folder} holds a run; add --resume, or choose another --out")
     check_writable(run.folder)
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
     if (minutes is None) == (images is None):
         raise ValueError("give a budget: either --minutes or --images")
     if minutes is not None and not 0 < minutes < math.inf:
@@ -205,7 +188,7 @@ def _start(
     built_in = data in BUILT_IN
     if data in STYLES:
         given.setdefault("pool", FIRST)
-    config = TrainConfig(**{"images": 1 if images is None else images, **PRESETS[preset], **given})
+    config = TrainConfig(images=1 if images is None else images, **given)
     pictures = load_images(data, config.size, complete=built_in and bool(attributes))
     if "held_out" not in given:
         config = replace(config, held_out=held_out_of(len(pictures)))

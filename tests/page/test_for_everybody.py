@@ -4,6 +4,8 @@ import pytest
 from conftest import TWO_FRAMES, Screen
 from stand_ins import hard_to_use
 
+from demo import wording
+
 pytestmark = pytest.mark.page
 
 SCREENS = [(390, 844), (768, 1024), (1280, 720), (1920, 1080)]
@@ -138,6 +140,43 @@ IS_NEW = """() => {
     reached.add(document.activeElement);
     return isNew;
 }"""
+
+
+# WCAG 2.2, 1.4.12: what a reader may do to the text.
+WIDE = """* { line-height: 1.5 !important; letter-spacing: 0.12em !important;
+        word-spacing: 0.16em !important; }
+    p { margin-bottom: 2em !important; }"""
+CUT = """[...document.querySelectorAll('body *')]
+    .filter((part) => part.offsetParent && part.textContent.trim() && part.clientHeight)
+    .filter((part) => getComputedStyle(part).position !== 'absolute')
+    .filter((part) => {
+        const { overflowX, overflowY } = getComputedStyle(part);
+        const hides = (overflow) => ['hidden', 'clip'].includes(overflow);
+        return (hides(overflowX) && part.scrollWidth > part.clientWidth + 2)
+            || (hides(overflowY) && part.scrollHeight > part.clientHeight + 2);
+    })
+    .map((part) => part.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_letters_that_a_reader_sets_wider_apart_cut_no_words(page, address, width):
+    screen = Screen(page)
+    page.set_viewport_size({"width": width, "height": 720})
+    screen.open(address)
+    screen.wait("recorded")
+    page.add_style_tag(content=WIDE)
+    sentence = wording.other_weights("0123456789ab")
+    page.evaluate("(words) => (document.querySelector('.words').textContent = words)", sentence)
+    for name in ("compare", "make", "train"):
+        page.click(f"[data-tab={name}]")
+        page.wait_for_selector(f"#{name}:visible")
+        assert page.evaluate(CUT) == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.click("[data-tab=compare]")
+    lines = page.locator(".outcome, .transport, .counter")
+    inside = """(line) => [...line.children].every((part) =>
+        part.getBoundingClientRect().bottom <= line.getBoundingClientRect().bottom + 1)"""
+    assert all(line.evaluate(inside) for line in lines.all())
 
 
 @pytest.mark.parametrize("name", ["compare", "make"])

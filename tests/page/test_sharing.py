@@ -237,6 +237,17 @@ def test_settings_that_change_leave_the_screen_in_the_address(screen):
     assert page.url.endswith("#make")
 
 
+def test_settings_that_change_leave_a_theme_in_the_address_and_take_a_key_out(screen, address):
+    page = screen.page
+    page.goto(f"{address}?__theme=dark&operator={'k' * 40}")
+    page.wait_for_selector("#run")
+    page.fill("#seed input", "9")
+    page.wait_for_function("location.search.includes('seed=9')")
+    assert "__theme=dark" in page.url
+    assert "operator" not in page.url
+    assert "__theme" not in page.evaluate("cartoon.link()")
+
+
 def test_a_link_to_a_comparison_opens_it_whatever_was_open_before(screen, address):
     page = screen.page
     page.click("#header [data-tab=make]")
