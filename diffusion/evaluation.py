@@ -1,7 +1,8 @@
 """How good a model's pictures are, and what they cost: one row of numbers per setting.
 
 Every row is measured against the same training pictures, and beside the rows stands the floor:
-as many real pictures that the model never saw, measured in the same way. Pictures are drawn in
+as many real pictures that the model never saw, measured in the same way; or against all those that
+it never saw, and the floor is of training pictures. Pictures are drawn in
 chunks that are kept in the cache, so that a measurement goes on where it was stopped.
 """
 
@@ -34,7 +35,8 @@ from diffusion.recipe import Recipe, default_batch, draw
 from diffusion.schedule import Schedule
 
 LEAST = 4  # pictures per row: a kernel distance needs as many
-REFERENCE = 5000  # training pictures that distances are measured to
+REFERENCE = 5000  # pictures that distances are measured to, where there are as many
+AGAINST = ("training", "unseen")  # which ones those are
 CHUNK = 100  # pictures drawn and kept together
 VERSION = 1  # raise it when the same settings would give other pictures
 
@@ -80,8 +82,11 @@ class Faces:
     held_out: int
     count: int  # pictures per row
     names: tuple[str, ...]  # of the extractors
+    against: str = AGAINST[0]  # the pictures that distances are measured to
 
     def __post_init__(self) -> None:
+        if self.against not in AGAINST:
+            raise ValueError(f"--against is {self.against}; choose {' or '.join(AGAINST)}")
         if self.count < LEAST:
             raise ValueError(
                 f"{self.count} pictures tell nothing; choose a --count of {LEAST} or more"
@@ -105,14 +110,28 @@ class Faces:
 
     @cached_property
     def reference(self) -> np.ndarray:
-        """Indices of the training pictures that distances are measured to."""
+        """Indices of the pictures that distances are measured to."""
+        if self.against == "unseen":
+            return self._all_unseen[:REFERENCE]
         return np.sort(self.training[:REFERENCE])
+
+    @cached_property
+    def floor(self) -> np.ndarray:
+        """Indices of `count` real pictures of the other kind: the best that a model can be."""
+        if self.against == "unseen":
+            return np.sort(self.training[: self.count])
+        return self.unseen
 
     @cached_property
     def unseen(self) -> np.ndarray:
         """Indices of `count` held-out pictures."""
+        chosen = generator(0, EVALUATION, level=1).permutation(self._all_unseen)
+        return np.sort(chosen[: self.count])
+
+    @cached_property
+    def _all_unseen(self) -> np.ndarray:
         _, held_out = self.images.split(self.held_out)
-        return np.sort(generator(0, EVALUATION, level=1).permutation(held_out)[: self.count])
+        return held_out
 
     @cached_property
     def extractors(self) -> dict[str, Extractor]:
@@ -236,8 +255,14 @@ def _hash(what: list) -> str:
 
 
 def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
-    """The row of the real pictures: the best that a model can reach with so many pictures."""
-    return faces.measure(faces.images.pixels[faces.unseen]) | floor_read(faces, reader)
+    """The row of the real pictures: the best that a model can reach with so many pictures.
+
+    Training pictures, being copies of themselves, have no copy rate.
+    """
+    measured = faces.measure(faces.images.pixels[faces.floor]) | floor_read(faces, reader)
+    if faces.against == "unseen":
+        del measured["copies"]
+    return measured
 
 
 def floor_read(faces: Faces, reader: AttributeReader | None) -> dict:

@@ -14,7 +14,6 @@ from diffusion.scales import scale_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FLOOR = "real, unseen"  # the name of the floor's row
 MUTED, DDPM, DDIM = "#6B6862", "#C2410C", "#0F766E"
 DOTTED = {"color": MUTED, "linewidth": 0.8, "linestyle": ":"}  # what the real pictures have
 HUES = {"ddpm": DDPM, "ddim": DDIM, "dpmpp_2m": MUTED}
@@ -40,6 +39,11 @@ def plot_title(results: Mapping) -> str:
     if _of_guidance(results):
         return "Distance, and the share of what was asked, against guidance"
     return "Distance and kernel distance against calls"
+
+
+def floor_name(results: Mapping) -> str:
+    """Which real pictures stand beside the rows."""
+    return "real, trained on" if "against" in results else "real, unseen"
 
 
 def _of_guidance(results: Mapping) -> bool:
@@ -69,7 +73,7 @@ def _against_guidance(results: Mapping, left: Axes, right: Axes) -> None:
         got = [fmean(row["fidelity"].values()) for row in read]
         right.plot([row["guidance"] for row in read], got, **style)
     if floor:
-        left.axhline(scale.frechet(floor["distances"][first]), label=FLOOR, **DOTTED)
+        left.axhline(scale.frechet(floor["distances"][first]), label=floor_name(results), **DOTTED)
         if "fidelity" in floor:
             right.axhline(fmean(floor["fidelity"].values()), **DOTTED)
     left.set(xlabel="guidance w", ylabel=f"FD ({first}){scale.told}", yscale="log")
@@ -114,7 +118,7 @@ def _against_calls(results: Mapping, left: Axes, right: Axes) -> None:
     right.set_yscale("symlog", linthresh=5)
     if results["floor"]:
         floor = results["floor"]["distances"][first]
-        left.axhline(scale.frechet(floor), label=FLOOR, **DOTTED)
+        left.axhline(scale.frechet(floor), label=floor_name(results), **DOTTED)
         right.axhline(scale.kernel(floor)[0], **DOTTED)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from diffusion.cache import cache_dir
 from diffusion.files import read_text, write_json, write_text
 from diffusion.findings import manner, sampler_of, table_one
-from diffusion.plots import FLOOR, plot, plot_title
+from diffusion.plots import floor_name, plot, plot_title
 from diffusion.scales import scale_of
 from diffusion.train_config import images_seen
 
@@ -46,7 +46,7 @@ class Results:
         if not self.path.exists():
             return
         value = read(self.path)
-        for name, setting in self._shared.items():
+        for name, setting in {"against": None, **self._shared}.items():
             if value.get(name) != setting and not (name in LATER and name not in value):
                 how = LATER.get(name, f"with {name} {value.get(name)}, not {setting}")
                 raise ValueError(f"{self.path} was measured {how}; choose another --out")
@@ -192,14 +192,27 @@ def conditions(results: Mapping) -> str:
     crisp = CRISP if any("finish" in row for row in rows) else ""
     busy = "" if all("seconds" in row for row in rows) else ", where nothing interrupted it"
     return (
-        f"{results['count']:,} pictures per row, seeds from {results['seed']}; reference "
-        f"{results['reference']:,} training pictures of {results['data']}; floor: "
-        f"{results['count']:,} real pictures that were never trained on. FD (squared Fréchet "
-        f"distance{scale.told}), KID, precision and recall on {first} features; FD depends on the "
-        f"number of pictures, so compare it with the floor and never with other extractors.{also}"
+        f"{results['count']:,} pictures per row, seeds from {results['seed']}; {_real(results)} FD "
+        f"(squared Fréchet distance{scale.told}), KID, precision and recall on {first} features; "
+        "FD depends on the number of pictures, so compare it with the floor and never with other "
+        f"extractors.{also}"
         f"{equal} KID is ×{scale.kernel_told}, ± one standard error, near zero at most that. A "
         f"copy is nearer than 5 grey levels (RMSE at 32 px) to a training picture. Spacing "
         f"{spacings}; x0 clipped.{crisp}{asked} Seconds per picture on {results['machine']}{busy}."
+    )
+
+
+def _real(results: Mapping) -> str:
+    """Which real pictures the rows were measured with."""
+    reference, floor, data = results["reference"], results["count"], results["data"]
+    if "against" in results:
+        return (
+            f"reference {reference:,} pictures of {data} that were never trained on; floor: "
+            f"{floor:,} training pictures."
+        )
+    return (
+        f"reference {reference:,} training pictures of {data}; floor: {floor:,} real pictures that "
+        "were never trained on."
     )
 
 
@@ -255,12 +268,12 @@ def _columns(results: Mapping) -> dict:
     def setting(name: str, show=str):  # noqa: ANN001
         return lambda row: "" if "floor" in row else show(row[name])
 
-    columns = {}
+    columns, floor = {}, floor_name(results)
     if len({row["model"] for row in rows}) > 1:
-        columns["model"] = lambda row: FLOOR if "floor" in row else row["model"]
+        columns["model"] = lambda row: floor if "floor" in row else row["model"]
         columns["sampler"] = lambda row: "" if "floor" in row else sampler_of(row)
     else:
-        columns["sampler"] = lambda row: FLOOR if "floor" in row else sampler_of(row)
+        columns["sampler"] = lambda row: floor if "floor" in row else sampler_of(row)
     columns["S"] = setting("steps")
     if any(row["guidance"] for row in rows):
         columns["w"] = setting("guidance", "{:g}".format)
@@ -276,7 +289,7 @@ def _columns(results: Mapping) -> dict:
     columns["recall"] = measured("recall", "{:.2f}")
     for other in others:
         columns[scale_of(other).column] = _distance(other)
-    columns["copies"] = lambda row: f"{row['copies']:.1%}"
+    columns["copies"] = lambda row: f"{row['copies']:.1%}" if "copies" in row else ""
     for witness, note in (("fidelity", ""), ("palette", " (palette)")):
         for name in dict.fromkeys(name for row in rows for name in row.get(witness, {})):
             columns[name.replace("_", " ") + note] = lambda row, name=name, witness=witness: (

@@ -270,6 +270,29 @@ def test_pictures_that_were_trained_on_are_not_unseen_in_a_part_of_the_folder(
     assert {again.images.names[i] for i in again.unseen} == left
 
 
+def test_distances_may_be_to_all_pictures_that_were_never_trained_on(model, data, faces, tmp_path):
+    _, held_out = faces.images.split(20)
+    against = replace(faces, against="unseen")
+    assert set(against.reference) == set(held_out)
+    assert not set(against.floor) & set(held_out)
+    assert len(against.floor) == faces.count
+    out = tmp_path / "unseen.json"
+    done = command(model, data, "--out", out, "--against", "unseen")
+    assert done.exit_code == 0, done.output
+    results = json.loads(out.read_text())
+    assert (results["reference"], results["against"]) == (20, "unseen")
+    assert "copies" not in results["floor"]
+    (row,) = results["rows"].values()
+    assert row["copies"] == 0
+    page = (tmp_path / "unseen.md").read_text()
+    assert "reference 20 pictures of faces that were never trained on; floor: 8 training" in page
+    assert "| real, trained on |" in page
+    refused = command(model, data, "--out", out)
+    assert "choose another --out" in refused.stderr
+    refused = command(model, data, "--out", tmp_path / "b.json", "--against", "all")
+    assert "--against is all; choose training or unseen" in refused.stderr
+
+
 def test_what_is_measured_is_computed_with_all_threads_again(faces, monkeypatch):
     monkeypatch.setattr(compiled, "THREADS", 2)
     compiled.compute_without_torch()

@@ -16,7 +16,7 @@ from diffusion.compiled import use_threads
 from diffusion.data import load_images
 from diffusion.device import pick_device
 from diffusion.evaluation import (
-    REFERENCE,
+    AGAINST,
     Faces,
     Setting,
     Subject,
@@ -54,6 +54,9 @@ class Measurement:
     features: Annotated[
         str | None, typer.Option(help="Feature extractors, as a,b; all that are here.")
     ] = None
+    against: Annotated[
+        str, typer.Option(help="Measure to training pictures, or to all unseen: training, unseen.")
+    ] = AGAINST[0]
     batch: Annotated[int | None, typer.Option(help="Pictures computed together.")] = None
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
     backend: Annotated[str, typer.Option(help=f"{', '.join(BACKENDS)}.")] = "float32"
@@ -129,7 +132,7 @@ class Measurement:
             images = replace(images, labels=labels)
         chosen = self.features.split(",") if self.features else list(extractors())
         kept = _the_one({never_seen(model.training, images, HELD_OUT) for model in models})
-        faces = Faces(images, kept, self.count, tuple(chosen))
+        faces = Faces(images, kept, self.count, tuple(chosen), self.against)
         if reader is not None and images.labels is not None:
             _check_reader(reader, faces)
         return faces
@@ -144,7 +147,7 @@ class Measurement:
             "data_key": faces.images.key,
             "count": faces.count,
             "seed": self.seed,
-            "reference": min(REFERENCE, len(faces.training)),
+            "reference": len(faces.reference),
             "held_out": faces.held_out,
             "extractors": list(faces.names),
             "machine": f"{device}, {backend}, torch {release(torch.__version__)}",
@@ -152,6 +155,8 @@ class Measurement:
         if shared["count"] != shared["reference"]:
             # Files that do not say so were measured against the first ones: rows must not mix.
             shared["precision_recall"] = "against a random part of the reference"
+        if faces.against != AGAINST[0]:  # older files do not say it
+            shared["against"] = faces.against
         if reader is not None:
             shared["reader"] = {"accuracy": dict(reader.accuracy), "held_out": reader.held_out}
             shared["chance"] = chance_of(faces, reader)
