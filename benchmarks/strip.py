@@ -34,8 +34,10 @@ from diffusion.distances import Gaussian, frechet
 from diffusion.features import features, haar
 from diffusion.files import read_text, write_json
 from diffusion.pictures import read_settings, sheet
+from diffusion.previews import still_noise
 from diffusion.recipe import Recipe, draw
-from diffusion.runs import Run, still_noise, train_run
+from diffusion.run_training import train_run
+from diffusion.runs import Run
 from diffusion.train_config import PRESETS, TrainConfig, settings_of
 
 SHOWN, MEASURED, REFERENCE = range(16), range(1000, 1300), 2000
@@ -182,7 +184,7 @@ def _note(run: Run, reached: list[Mark], kind: dict) -> None:
 
 def _cleared(run: Run) -> int | None:
     """The images of the first preview that is hardly rougher than the pictures."""
-    for path in run.preview_paths():
+    for path in run.previews.paths():
         found = read_settings(path) or {}
         if found.get("data_roughness") is None or not found["images"]:
             continue

@@ -33,11 +33,12 @@ from demo.training_settings import (
 from demo.trainings import NICE, Refused, Trainings, about, hashed_owner, seconds_left
 from demo.uploads import ReadingOthersError, UploadError
 from diffusion.cartoons import STYLES
-from diffusion.data import DataError
 from diffusion.film import Film
+from diffusion.image_files import DataError
 from diffusion.model import CONFIG, WEIGHTS, ModelError
 from diffusion.pictures import read_settings, save_animation
-from diffusion.runs import BUSY, Run, RunError, still_noise
+from diffusion.previews import still_noise
+from diffusion.runs import BUSY, Run, RunError
 from diffusion.train_config import TrainConfig
 
 POINTS = 240  # of the loss line
@@ -130,7 +131,7 @@ class Desk:
             "left": seconds_left(run) if live else None,
             "speed": records[-1]["images_per_second"] if records else None,
             "bytes": run.bytes,
-            "preview": max((int(path.stem) for path in run.preview_paths()), default=None),
+            "preview": max((int(path.stem) for path in run.previews.paths()), default=None),
             "model": (run.model_folder / CONFIG).is_file(),
             "goes_on": not run.made_room,
         }
@@ -149,7 +150,7 @@ class Desk:
     def preview(self, wish: dict) -> dict:
         """One sheet of a run, after `images` images."""
         run, images = self.trainings.find(wish.get("run")), wish.get("images")
-        for path in run.preview_paths():
+        for path in run.previews.paths():
             if int(path.stem) == images:
                 with contextlib.suppress(FileNotFoundError):  # it has just been thinned out
                     return {"uri": data_uri("image/png", path.read_bytes())}
@@ -314,7 +315,7 @@ class Desk:
 
 
 def _film(run: Run) -> bytes:
-    sheets = run.preview_paths()
+    sheets = run.previews.paths()
     if not sheets:
         raise Refused(wording.NO_MODEL)
     # Read at once: meanwhile the trainer thins them out.
@@ -352,7 +353,7 @@ def _line(records: list[dict]) -> list[list[float]]:
 def _previews(run: Run, records: list[dict]) -> list[list[float]]:
     """[images, seconds] of every sheet."""
     found, i = [], 0
-    for images in (int(path.stem) for path in run.preview_paths()):
+    for images in (int(path.stem) for path in run.previews.paths()):
         while i < len(records) - 1 and records[i]["images"] < images:
             i += 1
         found.append([images, records[i]["seconds"] if records and images else 0])
@@ -388,7 +389,7 @@ def _advice(run: Run, config: TrainConfig, live: bool) -> str:
         return wording.MADE_ROOM
     if config.halved:
         return wording.went_back(config.halved[-1] * config.batch)
-    paths = run.preview_paths()
+    paths = run.previews.paths()
     latest = read_settings(paths[-1]) or {} if paths else {}
     rough, of_data = latest.get("roughness"), latest.get("data_roughness")
     if not latest.get("images") or rough is None or of_data is None:

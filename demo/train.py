@@ -15,7 +15,17 @@ from demo.training_settings import defaults
 from demo.trainings import Rules, Trainings
 from demo.uploads import MOST, MOST_BYTES, MOST_SENT
 
-SCRIPTS = ("words.js", "storage.js", "keep.js", "play_button.js", "train.js")
+SCRIPTS = (
+    "words.js",
+    "storage.js",
+    "keep.js",
+    "play_button.js",
+    "visitor.js",
+    "lapse.js",
+    "run_list.js",
+    "upload.js",
+    "train.js",
+)
 # What the script asks for, by the names of the desk's methods.
 ASKED = (
     "look", "preview", "estimate", "start", "stop", "resume", "remove", "take", "film", "model",

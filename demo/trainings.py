@@ -195,7 +195,7 @@ class Trainings:
         if len(runs) - len(old) >= MOST_RUNS:
             raise Refused(wording.RUNS_FULL.format(count=MOST_RUNS))
         spare = sum(run.bytes for run in old)
-        spare += sum(run.thinned_bytes(SHEETS) for run in idle if run not in old)
+        spare += sum(run.previews.thinned_bytes(SHEETS) for run in idle if run not in old)
         used = sum(run.bytes for run in runs)
         if used - spare >= self.rules.most_bytes:
             raise Refused(wording.disk_refused(used, self.rules.most_bytes))
@@ -321,7 +321,7 @@ def _of_visitors(runs: list[Run]) -> list[Run]:
 
 
 def _shorten(run: Run, over: int) -> None:
-    run.thin_previews(size_of(run.previews) - over, SHEETS)
+    run.previews.thin(size_of(run.previews.folder) - over, SHEETS)
 
 
 def _drop_checkpoint(run: Run, _: int) -> None:

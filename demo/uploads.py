@@ -27,15 +27,9 @@ import numpy as np
 from PIL import Image
 
 from demo import wording_train as wording
-from diffusion.data import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    SUFFIXES,
-    DataError,
-    check_inside,
-    preparation,
-)
+from diffusion.data import ABOUT, MAX_PIXELS, PIXELS, preparation
 from diffusion.files import size_of
+from diffusion.image_files import MAX_BYTES, SUFFIXES, DataError, check_inside
 
 SIZE = 64  # pixels per side that uploads are kept at
 MOST = 20_000  # pictures
@@ -113,9 +107,9 @@ class Uploads:
         staged = next((path for path in self._staged() if path.name == token), None)
         if staged is None:
             raise UploadError(wording.STAGING_GONE)
-        about = json.loads((staged / "images.json").read_text("utf-8"))
+        about = json.loads((staged / ABOUT).read_text("utf-8"))
         if size != SIZE:
-            _shrink(staged / "pixels.u8", size)
+            _shrink(staged / PIXELS, size)
         shutil.move(staged, folder)
         return len(about["names"])
 
@@ -222,7 +216,7 @@ def _decode(given: Mapping[Path, str], work: Path) -> tuple[int, int]:
         raise UploadError(wording.too_much(MOST_BYTES))
     prepare, allowance = preparation(SIZE), _Allowance()
     kept, skipped, first_bad = 0, 0, ""
-    with open(work / "pixels.u8", "wb") as pixels:
+    with open(work / PIXELS, "wb") as pixels:
         for name, content in _contents(given, allowance):
             if kept == MOST:
                 raise UploadError(wording.too_many(MOST))
@@ -245,7 +239,7 @@ def _decode(given: Mapping[Path, str], work: Path) -> tuple[int, int]:
         raise UploadError(wording.too_few(kept))
     numbers = [f"{number:05d}" for number in range(kept)]
     about = {"names": numbers, "skipped": skipped}
-    (work / "images.json").write_text(json.dumps(about), "utf-8")
+    (work / ABOUT).write_text(json.dumps(about), "utf-8")
     return kept, skipped
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffusion.cartoons import COUNT
-from diffusion.data import CARTOONSET, Source, attribution_is_enough, licence_id
+from diffusion.data import CARTOONSET
 from diffusion.model import DiffusionModel
 from diffusion.reader import FILE as READER_FILE
 from diffusion.reader import AttributeReader
 from diffusion.results import conditions, table
 from diffusion.run_card import MODEL, PROJECT, begun_with, front_matter
+from diffusion.sources import Source, attribution_is_enough, licence_id
 from diffusion.toons import BUILT_IN
 from diffusion.train_config import FINE_TUNING, TrainConfig, held_out_of
 from diffusion.unet import Attention, gflop, parameter_count

@@ -26,9 +26,11 @@ import numpy as np
 from PIL import Image
 
 from diffusion.cache import cache_dir
-from diffusion.data import MAX_SIZE, MIN_SIZE, DataError, Images, Source
+from diffusion.data import MAX_SIZE, MIN_SIZE, Images
 from diffusion.denoiser import ANY
+from diffusion.image_files import DataError
 from diffusion.processes import python
+from diffusion.sources import Source
 
 if TYPE_CHECKING:
     from diffusion.labels import Labels

@@ -14,16 +14,14 @@ import math
 import os
 import re
 import shutil
-import tarfile
 import tempfile
 import time
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,81 +29,31 @@ from PIL import Image, ImageOps
 
 from diffusion.cache import cache_dir
 from diffusion.cpus import cpus
+from diffusion.image_files import (
+    LINKS,
+    DataError,
+    batches,
+    image_files,
+    open_folder,
+    told_kinds,
+)
+from diffusion.sources import Source
 
 if TYPE_CHECKING:
     from diffusion.labels import Labels
 
 VERSION = 1  # raise it when the pixels of a cache would change
+PIXELS, ABOUT = "pixels.u8", "images.json"  # the files of decoded pictures
 MIN_SIZE, MAX_SIZE = 8, 512  # pixels per side of a training picture
 MAX_PIXELS = 50_000_000  # of one source image
-MAX_BYTES = 64 * 2**20  # of one source image's file
 MAX_IMAGES = 1_000_000
-BATCH, BATCH_BYTES = 256, 256 * 2**20  # files read ahead of the decoders
 LOOKS = 1.0  # seconds from one look at whether to stop to the next
 DECODING, LEFT_SECONDS = ".decoding-", 24 * 3600  # a folder that is worked in; when it is left over
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
-LINKS = "links that lead out"  # beside suffixes, a kind of what is left out
-MOST_KINDS = 3  # named in a sentence
-
-FREE = "cc0-1.0"  # a licence that asks for nothing
-HUB_LICENCES = {  # those that ask for something, by their names on the Hub
-    *("cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0"),
-    *("cc-by-sa-3.0", "cc-by-sa-4.0"),
-    *("cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0"),
-    *("cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0"),
-    *("cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0"),
-    *("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "odc-by", "odbl"),
-    *("gpl-2.0", "gpl-3.0", "ofl-1.1"),
-}
-
 # Google's CartoonSet: 500×500 with a wide transparent margin; this box holds every face, and
 # its 448 pixels are an exact multiple of 64.
 CARTOONSET = "CartoonSet"
 CARTOONSET_NAME = re.compile(r"cs\d+")
 CARTOONSET_BOX = (25, 12, 473, 460)
-
-
-class DataError(ValueError):
-    """A source that cannot be used; the message is one sentence saying why."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the pictures came from; what their licence asks to be said."""
-
-    name: str
-    author: str
-    licence: str
-    url: str
-    note: str = ""  # what was done to the pictures before training
-
-    @property
-    def credit(self) -> str:
-        """Name, author and licence, as Markdown."""
-        return f"[{self.name}]({self.url}) by {self.author}, {self.licence}"
-
-
-def licence_id(sources: Iterable[Source]) -> str:
-    """As the Hub names the licence of all sources together.
-
-    "other" where several ask for something, or one that the Hub has no name for.
-    """
-    asking = _asking(sources)
-    if not asking:
-        return FREE
-    return asking.pop() if len(asking) == 1 and asking <= HUB_LICENCES else "other"
-
-
-def attribution_is_enough(sources: Iterable[Source]) -> bool:
-    """Whether the licences of all sources ask for nothing but to name the authors."""
-    return all(re.fullmatch(r"cc-by-\d\.\d", licence) for licence in _asking(sources))
-
-
-def _asking(sources: Iterable[Source]) -> set[str]:
-    """The licences that ask for something, spelled as on the Hub."""
-    names = [name for source in sources for name in source.licence.split(",")]
-    spelled = {re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") for name in names}
-    return {licence for licence in spelled if not licence.startswith("cc0")}
 
 
 @dataclass(frozen=True)
@@ -127,7 +75,7 @@ class Images:
     def told(self) -> str:
         """How many pictures there are and what was left out, as a sentence."""
         left = [f"{self.skipped:,} broken"] if self.skipped else []
-        left += [_told(self.other)] if self.other else []
+        left += [told_kinds(self.other)] if self.other else []
         left_out = f"; {' and '.join(left)} left out" if left else ""
         return f"{len(self):,} picture{'' if len(self) == 1 else 's'}{left_out}."
 
@@ -194,11 +142,11 @@ def load_images(
         raise DataError(f"there is no {source}; give a folder, .zip or .tgz of images")
     if is_decoded(source):
         return open_decoded(source, size)
-    given = _folder(source) if source.is_dir() else None
+    given = open_folder(source) if source.is_dir() else None
     look = _now_and_then(stopped)
     key = _content_key(source, given.pictures if given else [source], size, look)
     folder = cache_dir("images") / key
-    if not (folder / "images.json").is_file():
+    if not (folder / ABOUT).is_file():
         _decode_into(folder, source, size, progress, look)
     images = _open(folder, key, size)
     # The key of a folder is that of its pictures alone: what else there is may have changed.
@@ -207,7 +155,7 @@ def load_images(
 
 def is_decoded(folder: Path) -> bool:
     """Whether a folder holds decoded pictures, as a cache does, instead of image files."""
-    return (folder / "images.json").is_file() and (folder / "pixels.u8").is_file()
+    return (folder / ABOUT).is_file() and (folder / PIXELS).is_file()
 
 
 def open_decoded(folder: Path, size: int) -> Images:
@@ -220,14 +168,14 @@ def open_decoded(folder: Path, size: int) -> Images:
 
 
 def _open(folder: Path, key: str, size: int) -> Images:
-    about = json.loads((folder / "images.json").read_text(encoding="utf-8"))
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     shape = (len(about["names"]), size, size, 3)
-    if (folder / "pixels.u8").stat().st_size != math.prod(shape):
+    if (folder / PIXELS).stat().st_size != math.prod(shape):
         # A map of fewer bytes than there are would show pieces of several pictures as one.
         raise DataError(
             f"{folder} does not hold {shape[0]:,} pictures of {size} px; delete it and start again"
         )
-    pixels = np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=shape)
+    pixels = np.memmap(folder / PIXELS, dtype=np.uint8, mode="r", shape=shape)
     return Images(pixels, tuple(about["names"]), key, about["skipped"], about.get("other", {}))
 
 
@@ -243,12 +191,12 @@ def _decode_into(
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=DECODING))
     try:
         with (
-            open(work / "pixels.u8", "wb") as pixels,
+            open(work / PIXELS, "wb") as pixels,
             ThreadPoolExecutor(cpus()) as pool,
-            contextlib.closing(_files(source, other)) as files,
+            contextlib.closing(image_files(source, other)) as files,
             tqdm(desc="Decoding images", unit=" images", disable=not progress) as bar,
         ):
-            for batch in _batches(files):
+            for batch in batches(files):
                 for (path, _), picture in zip(batch, pool.map(prepare, batch), strict=True):
                     if picture is None:
                         skipped += 1
@@ -262,7 +210,7 @@ def _decode_into(
         if not names:
             raise DataError(_nothing_in(source, skipped, other))
         about = {"names": names, "skipped": skipped, "other": other}
-        (work / "images.json").write_text(json.dumps(about), encoding="utf-8")
+        (work / ABOUT).write_text(json.dumps(about), encoding="utf-8")
         with contextlib.suppress(OSError):  # another process was first: its copy is the same
             os.replace(work, folder)
     finally:
@@ -287,16 +235,9 @@ def _nothing_in(source: Path, skipped: int, other: Mapping[str, int]) -> str:
             "give the folder they point to"
         )
     found = [f"{skipped} broken files were skipped"] if skipped else []
-    found += [f"{_told(other)} were left alone"] if other else []
+    found += [f"{told_kinds(other)} were left alone"] if other else []
     why = f" ({', '.join(found)})" if found else ""
     return f"no images in {source}{why}; give a folder, .zip or .tgz of images"
-
-
-def _told(other: Mapping[str, int]) -> str:
-    """How many files are of other kinds, and which kinds are the most frequent."""
-    kinds = [kind for kind, _ in Counter(other).most_common(MOST_KINDS)]
-    more = ["…"] if len(other) > len(kinds) else []
-    return f"{sum(other.values()):,} of other kinds ({', '.join([*kinds, *more])})"
 
 
 def preparation(size: int) -> Callable[[tuple[str, bytes]], np.ndarray | None]:
@@ -342,132 +283,6 @@ def on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, rgba).convert("RGB")
 
 
-def _files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of every image file, in an order that the content alone decides.
-
-    Files of other kinds are counted in `other`.
-    """
-    if source.is_dir():
-        return _folder_files(source, other)
-    with _unpacking(source):
-        if zipfile.is_zipfile(source):
-            return _zip_files(source, other)
-        if tarfile.is_tarfile(source):
-            return _tar_files(source, other)
-    raise DataError(f"{source} is neither a folder nor a .zip or .tgz archive of images")
-
-
-def _batches(files: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    batch, held = [], 0
-    for path, content in files:
-        batch.append((path, content))
-        held += len(content)
-        if len(batch) == BATCH or held > BATCH_BYTES:
-            yield batch
-            batch, held = [], 0
-    yield batch
-
-
-@contextlib.contextmanager
-def _unpacking(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # a broken archive brings all kinds of errors out of zlib and co.
-        raise DataError(f"{source} cannot be unpacked ({error}); make the archive again") from error
-
-
-def _folder_files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    folder = _folder(source)
-    other.update(folder.other)
-    for path in folder.pictures:
-        _check_bytes(path, path.stat().st_size)
-        yield path.relative_to(source).as_posix(), path.read_bytes()
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """What lies in a folder and below it."""
-
-    pictures: list[Path]
-    other: Counter[str]  # files by their kind
-
-
-def _folder(source: Path) -> _Folder:
-    inside = source.resolve()
-    pictures, other = [], Counter()
-    # By their parts: paths themselves are compared without regard to case on Windows.
-    for path in sorted(source.rglob("*"), key=lambda path: path.relative_to(source).parts):
-        if not path.exists():  # a link to nothing, or to itself
-            continue
-        if inside not in path.resolve().parents:
-            other[LINKS] += 1
-        elif path.is_file():
-            name = path.relative_to(source).as_posix()
-            if is_image_name(name):
-                pictures.append(path)
-            else:
-                _count(name, other)
-    return _Folder(pictures, other)
-
-
-def _zip_files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    with _unpacking(source), zipfile.ZipFile(source) as archive:
-        for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
-            check_inside(source, entry.filename)
-            if entry.is_dir():
-                continue
-            if not is_image_name(entry.filename):
-                _count(entry.filename, other)
-                continue
-            _check_bytes(entry.filename, entry.file_size)
-            yield entry.filename, archive.read(entry)
-
-
-def _tar_files(source: Path, other: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    with _unpacking(source), tarfile.open(source, "r:*") as archive:
-        for member in archive:
-            check_inside(source, member.name)
-            if not member.isfile():
-                continue
-            if not is_image_name(member.name):
-                _count(member.name, other)
-                continue
-            _check_bytes(member.name, member.size)
-            yield member.name, archive.extractfile(member).read()
-
-
-def _count(name: str, other: Counter[str]) -> None:
-    """Count a file of another kind, unless it is hidden."""
-    path = PurePosixPath(name)
-    if not _hidden(path):
-        other[path.suffix.lower() or "no suffix"] += 1
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this path is taken for a picture: by its suffix, hidden files never."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not _hidden(path)
-
-
-def _hidden(path: PurePosixPath) -> bool:
-    """Whether a file or a folder it lies in is hidden, as those are that editors write."""
-    return any(part.startswith(".") and part != ".." for part in path.parts)
-
-
-def check_inside(source: str | Path, name: str) -> None:
-    """Raise DataError when a path in an archive leads out of it."""
-    path = PureWindowsPath(name)  # splits at both kinds of slash
-    if path.drive or path.root or ".." in path.parts:
-        raise DataError(f"{source} has a path that leaves the archive ({name}); it was not opened")
-
-
-def _check_bytes(name: str | Path, count: int) -> None:
-    if count > MAX_BYTES:
-        raise DataError(f"{name} has {count:,} bytes; give images of at most {MAX_BYTES:,}")
-
-
 def _decoded_key(images: Images, size: int) -> str:
     digest = hashlib.sha256(f"{VERSION}:{size}:{json.dumps(images.names)}:".encode())
     digest.update(images.pixels)
@@ -487,11 +302,6 @@ def _content_key(source: Path, paths: Sequence[Path], size: int, look: Callable[
     return digest.hexdigest()[:24]
 
 
-def _bytes_of(name: str) -> bytes:
-    """A file's name as the disk has it: old disks and archives have some that are not UTF-8."""
-    return name.encode("utf-8", "surrogateescape")
-
-
 def _now_and_then(stopped: Callable[[], bool]) -> Callable[[], None]:
     """To be called often: raises Stopped when `stopped()`, which is asked once a second."""
     from diffusion.cartoons import Stopped
@@ -507,3 +317,8 @@ def _now_and_then(stopped: Callable[[], bool]) -> Callable[[], None]:
             raise Stopped
 
     return look
+
+
+def _bytes_of(name: str) -> bytes:
+    """A file's name as the disk has it: old disks and archives have some that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape")

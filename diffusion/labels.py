@@ -20,8 +20,8 @@ from unicodedata import normalize
 
 import numpy as np
 
-from diffusion.data import DataError, is_image_name
 from diffusion.denoiser import ANY
+from diffusion.image_files import DataError, is_image_name
 from diffusion.palette import Palette, colours_of
 
 MAX_FILE_BYTES = 256 * 2**20

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from diffusion.card import ASKED_SEEDS, ASKED_W, Card
-from diffusion.data import Source
 from diffusion.denoiser import ANY
 from diffusion.files import read_text, replacing, write_json
 from diffusion.model import CONFIG, WEIGHTS, DiffusionModel, weights_hash
@@ -24,6 +23,7 @@ from diffusion.results import check_plots, of_weights
 from diffusion.results import read as read_results
 from diffusion.run_card import MODEL
 from diffusion.runs import Run, RunError
+from diffusion.sources import Source
 
 SAMPLE_SEEDS = range(64)
 SAMPLE_RECIPE = Recipe("ddim", 50)
@@ -146,7 +146,7 @@ def _asked(model: DiffusionModel) -> Image.Image:
 
 def _progress(run: Run) -> Image.Image:
     """The run's previews, a few of them, from the first to the last in equal ratios."""
-    paths = run.preview_paths()
+    paths = run.previews.paths()
     if not paths:
         raise RunError(f"{run.folder} has no previews yet; let it train for a minute")
     final = int(paths[-1].stem)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusion.data import Source, licence_id
 from diffusion.model import DiffusionModel
+from diffusion.sources import Source, licence_id
 from diffusion.train_config import learned_from
 from diffusion.unet import parameter_count
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from diffusion.cartoons import STYLES, Drawing, check, load_cartoons, source
-from diffusion.data import Images, Source
+from diffusion.data import Images
+from diffusion.sources import Source
 
 NAME = "toons"
 MIXED = ("toon-head", "personas", "big-ears", "pixel-art", "moods", "dylan")

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from diffusion.data import Images, Source
+from diffusion.data import Images
 from diffusion.denoiser import check_prediction, output_channels
 from diffusion.model import DiffusionModel, ModelError, value_names
 from diffusion.noise import check_seed
 from diffusion.schedule import Schedule
+from diffusion.sources import Source
 from diffusion.unet import UNetConfig
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

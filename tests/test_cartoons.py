@@ -25,9 +25,10 @@ from diffusion.cartoons import (
     load_cartoons,
     source,
 )
-from diffusion.data import DataError, load_images
+from diffusion.data import load_images
+from diffusion.image_files import DataError
 from diffusion.labels import Labels
-from diffusion.runs import _resident
+from diffusion.run_training import _resident
 from diffusion.train_config import TrainConfig
 from diffusion.training import Trainer
 

@@ -12,13 +12,13 @@ from PIL import Image
 from demo import quality, recorded, settings
 from diffusion import DiffusionModel, results
 from diffusion.card import Card
-from diffusion.data import licence_id
 from diffusion.denoiser import ANY
 from diffusion.film import LENSES
 from diffusion.model import CONFIG, WEIGHTS
 from diffusion.pictures import read_settings
 from diffusion.reader import AttributeReader
 from diffusion.recipe import Recipe, draw
+from diffusion.sources import licence_id
 from diffusion.toons import BUILT_IN
 from diffusion.train_config import TrainConfig, learned_from
 

@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import data
+from diffusion import data, image_files
 from diffusion.cartoons import Stopped
-from diffusion.data import (
-    CARTOONSET_BOX,
-    DataError,
-    Source,
-    attribution_is_enough,
-    licence_id,
-    load_images,
-)
+from diffusion.data import CARTOONSET_BOX, load_images
+from diffusion.image_files import DataError
+from diffusion.sources import Source, attribution_is_enough, licence_id
 
 ONE_SENTENCE = r"^[^\n]+$"
 
@@ -503,17 +498,17 @@ def test_a_picture_of_absurdly_many_pixels_is_refused(source, side):
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_a_bomb_in_an_archive_is_refused_before_it_is_unpacked(tmp_path, pack):
-    archive = pack(tmp_path / "faces.archive", {"bomb.png": bytes(data.MAX_BYTES + 1)})
+    archive = pack(tmp_path / "faces.archive", {"bomb.png": bytes(image_files.MAX_BYTES + 1)})
     assert archive.stat().st_size < 10**6
     with pytest.raises(DataError, match=r"^bomb\.png has 67,108,865 bytes; give images of at most"):
         loaded(archive)
 
 
 def test_files_are_read_ahead_within_limits():
-    small = [("a", bytes(10))] * (data.BATCH + 1)
-    assert [len(batch) for batch in data._batches(iter(small))] == [data.BATCH, 1]
-    large = [("a", bytes(data.BATCH_BYTES // 2 + 1))] * 5
-    assert [len(batch) for batch in data._batches(iter(large))] == [2, 2, 1]
+    small = [("a", bytes(10))] * (image_files.BATCH + 1)
+    assert [len(batch) for batch in image_files.batches(iter(small))] == [image_files.BATCH, 1]
+    large = [("a", bytes(image_files.BATCH_BYTES // 2 + 1))] * 5
+    assert [len(batch) for batch in image_files.batches(iter(large))] == [2, 2, 1]
 
 
 def test_too_many_pictures_are_refused(source, monkeypatch):

@@ -62,7 +62,8 @@ def test_no_text_is_read_or_written_in_the_systems_own_code_page(path):
 TRAINS = """
 import sys, warnings
 warnings.filterwarnings("error", category=EncodingWarning, module=r"(app|demo|diffusion)\\b")
-from diffusion.runs import Run, train_run
+from diffusion.run_training import train_run
+from diffusion.runs import Run
 from diffusion.train_config import TrainConfig
 run = Run(sys.argv[2])
 run.create(sys.argv[1], TrainConfig(images=8, size=16, widths=(16,), batch=4, T=50, threads=1))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion.data import DataError
+from diffusion.image_files import DataError
 from diffusion.labels import Labels, asked, load_labels
 
 NAMES = ("b", "a", "c")

@@ -11,12 +11,13 @@ from typer.testing import CliRunner
 from diffusion import DiffusionModel, publishing, results
 from diffusion.card import command
 from diffusion.cli import app
-from diffusion.data import licence_id
 from diffusion.files import write_json
 from diffusion.model import ModelError, weights_hash
 from diffusion.publishing import Source, _progress, publish
 from diffusion.reader import AttributeReader, ReaderNetwork
-from diffusion.runs import Run, RunError, train_run
+from diffusion.run_training import train_run
+from diffusion.runs import Run, RunError
+from diffusion.sources import licence_id
 from diffusion.toons import source_of
 from diffusion.train_config import TrainConfig, learned_from
 
@@ -195,11 +196,16 @@ def test_the_command_of_a_card_names_what_the_readers_own_would_choose_otherwise
 
 def test_previews_are_in_the_order_of_the_images_seen(tmp_path):
     run = Run(tmp_path)
-    run.previews.mkdir()
+    run.previews.folder.mkdir()
     for images in (0, 2_000_000, 10_000_000, 9_000_000):
         sheet = Image.new("RGB", (4, 4), (images // 40_000, 0, 0))
-        sheet.save(run.previews / f"{images:07d}.png")
-    assert [int(path.stem) for path in run.preview_paths()] == [0, 2_000_000, 9_000_000, 10_000_000]
+        sheet.save(run.previews.folder / f"{images:07d}.png")
+    assert [int(path.stem) for path in run.previews.paths()] == [
+        0,
+        2_000_000,
+        9_000_000,
+        10_000_000,
+    ]
     strip = _progress(run)
     assert strip.getpixel((strip.width - 1, 0)) == (250, 0, 0)
 

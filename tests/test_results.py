@@ -172,7 +172,7 @@ def test_a_report_of_nothing_is_refused_in_one_sentence(tmp_path):
     assert "holds no results of this version" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["results", "guidance", "toons"])
+@pytest.mark.parametrize("name", ["results", "unseen", "guidance", "toons"])
 def test_the_page_of_measured_quality_is_the_one_that_its_json_gives(name):
     path = DOCS / f"{name}.json"
     assert path.with_suffix(".md").read_text() == results.markdown(

@@ -23,15 +23,25 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from diffusion import DiffusionModel, cartoons, runs
+from diffusion import (
+    DiffusionModel,
+    cartoons,
+    previews,
+    run_metrics,
+    run_pictures,
+    run_training,
+    runs,
+)
 from diffusion.cartoons import Drawing, draw_into
 from diffusion.cli import app
 from diffusion.cli.train import NOTHING_HELD_OUT
-from diffusion.data import DataError, load_images
+from diffusion.data import load_images
 from diffusion.device import MEMORY_FULL
 from diffusion.files import replacing, write_json
+from diffusion.image_files import DataError
 from diffusion.pictures import read_settings
-from diffusion.runs import Run, RunError, train_run
+from diffusion.run_training import train_run
+from diffusion.runs import Run, RunError
 from diffusion.train_config import (
     AGAIN,
     TrainConfig,
@@ -87,10 +97,13 @@ def test_a_finished_run_holds_all_that_its_folder_promises(run):
     assert set(lines(run)[-1]) == {
         *("step", "images", "loss", "images_per_second", "lr", "seconds", "seconds_left")
     }
-    assert sorted(path.name for path in run.previews.iterdir()) == ["0000000.png", "0000040.png"]
-    with Image.open(run.previews / "0000040.png") as picture:
+    assert sorted(path.name for path in run.previews.folder.iterdir()) == [
+        "0000000.png",
+        "0000040.png",
+    ]
+    with Image.open(run.previews.folder / "0000040.png") as picture:
         assert picture.size == (4 * 18 + 2, 4 * 18 + 2)
-    assert read_settings(run.previews / "0000040.png")["images"] == 40
+    assert read_settings(run.previews.folder / "0000040.png")["images"] == 40
     model = DiffusionModel.from_pretrained(run.model_folder)
     assert (model.training["step"], model.training["images"]) == (10, 40)
 
@@ -106,7 +119,7 @@ def test_the_status_says_who_trains_and_how_it_ended(run):
 
 
 def test_leaving_in_the_middle_says_so_and_can_be_resumed(run, monkeypatch):
-    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(run_training, "PULSE_SECONDS", 0.0)
     pulses = train_run(run, progress=False)
     next(pulses)
     pulses.close()
@@ -116,7 +129,7 @@ def test_leaving_in_the_middle_says_so_and_can_be_resumed(run, monkeypatch):
 
 
 def test_a_resumed_run_cuts_its_metrics_back_to_the_checkpoint(run, monkeypatch):
-    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(run_training, "PULSE_SECONDS", 0.0)
     finish(run, stopped=iter([False, False, False, True]).__next__)
     assert [record["step"] for record in lines(run)] == [1, 2, 3, 4]
     lost = {**lines(run)[-1], "step": 5}
@@ -131,8 +144,8 @@ def test_a_resumed_run_cuts_its_metrics_back_to_the_checkpoint(run, monkeypatch)
 
 
 def test_metrics_are_read_once_until_there_are_more(run, monkeypatch):
-    read, parse = [], runs._record
-    monkeypatch.setattr(runs, "_record", lambda line: read.append(line) or parse(line))
+    read, parse = [], run_metrics._record
+    monkeypatch.setattr(run_metrics, "_record", lambda line: read.append(line) or parse(line))
     assert run.metrics() == []
     run.metrics_path.write_text('{"step": 1}\n')
     assert [run.metrics() for _ in range(3)] == [[{"step": 1}]] * 3
@@ -157,15 +170,15 @@ def test_metrics_that_were_cut_back_are_read_anew(run):
 
 
 def test_the_metrics_of_so_many_runs_are_remembered_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "METRICS_KEPT", 3)
-    monkeypatch.setattr(runs, "_READ", {})
+    monkeypatch.setattr(run_metrics, "METRICS_KEPT", 3)
+    monkeypatch.setattr(run_metrics, "_READ", {})
     for name in "abcd":
         run = Run(tmp_path / name)
         run.folder.mkdir()
         run.metrics_path.write_text('{"step": 1}\n')
         run.metrics()
         Run(tmp_path / "a").metrics()
-    assert [path.parent.name for path in runs._READ] == ["c", "d", "a"]
+    assert [path.parent.name for path in run_metrics._READ] == ["c", "d", "a"]
 
 
 def test_a_run_that_crashed_before_its_first_checkpoint_begins_again(run):
@@ -242,7 +255,7 @@ NAN = float("nan")
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_good_checkpoint(
     run, monkeypatch, loss, weights, pulse
 ):
-    monkeypatch.setattr(runs, "PULSE_SECONDS", pulse)
+    monkeypatch.setattr(run_training, "PULSE_SECONDS", pulse)
     poison(monkeypatch, 6, loss, weights)
     with pytest.raises(
         RunError, match=r"^the loss is not a number after \d+ images; start again with a smaller"
@@ -447,7 +460,7 @@ def test_a_second_trainer_of_a_live_run_is_refused(run, holder):
 
 
 def test_a_run_that_is_deleted_ends_and_does_not_come_back(run, monkeypatch):
-    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(run_training, "PULSE_SECONDS", 0.0)
     pulses = train_run(run, progress=False)
     next(pulses)
     run.folder.rename(run.folder.with_name("deleted"))
@@ -496,7 +509,7 @@ def test_a_run_that_is_stopped_while_it_waits_for_pictures_is_saved(drawn, monke
             drawn.stop_path.touch()
 
     monkeypatch.setattr(Drawing, "_have_drawn", twenty)
-    monkeypatch.setattr(runs, "ROUGHNESS_OF", 10)
+    monkeypatch.setattr(run_training, "ROUGHNESS_OF", 10)
     finish(drawn)
     saved = drawn.saved_step()
     assert 0 < saved < 10
@@ -721,13 +734,13 @@ def test_a_run_does_not_go_on_with_other_pictures_than_it_began_with(command, ow
 def test_a_run_does_not_go_on_with_cartoons_that_another_version_draws(tmp_path, monkeypatch):
     run = created(tmp_path / "run", Path("pixel-art"), dataclasses.replace(TINY, pool=4))
     finish(run, stopped=iter([False, True]).__next__)
-    load = runs.load_built_in
+    load = run_pictures.load_built_in
 
     def upgraded(*how):
         return dataclasses.replace(load(*how), key="another")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "load_built_in", upgraded)
+        patch.setattr(run_pictures, "load_built_in", upgraded)
         with pytest.raises(RunError, match=r"^the cartoons of this run were drawn by other"):
             finish(run)
     assert finish(run)[-1].step == 10
@@ -906,7 +919,7 @@ def test_a_finished_run_goes_on_for_more_images_at_a_lower_rate(run):
 def test_more_images_after_the_end_come_to_the_same_however_often_they_are_interrupted(
     run, tmp_path, pictures, monkeypatch
 ):
-    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(run_training, "PULSE_SECONDS", 0.0)
     other = created(tmp_path / "other", pictures)
     for one in (run, other):
         finish(one)
@@ -940,7 +953,7 @@ def test_a_run_of_an_older_version_is_read(run):
 
 def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):
     """The last good state is restored, the learning rate is half from there on."""
-    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(run_training, "PULSE_SECONDS", 0.0)
     update, poisoned = Trainer.update, []
 
     def once(self, batch, lr):
@@ -973,14 +986,14 @@ def test_a_loss_that_is_no_number_once_is_repaired_and_said(run, monkeypatch):
 def test_previews_of_what_came_after_the_checkpoint_are_not_kept(run):
     finish(run, stopped=iter([False, True]).__next__)
     step = run.saved_step()
-    kept = [path.name for path in run.preview_paths()]
+    kept = [path.name for path in run.previews.paths()]
     for images in (4 * step + 4, 99999999):
-        shutil.copyfile(run.preview_paths()[0], run.previews / f"{images:07d}.png")
+        shutil.copyfile(run.previews.paths()[0], run.previews.folder / f"{images:07d}.png")
     run.load(Trainer(run.config()[1]))
-    assert [path.name for path in run.preview_paths()] == kept
+    assert [path.name for path in run.previews.paths()] == kept
     run.checkpoint_path.unlink()
     run.load(Trainer(run.config()[1]))
-    assert [path.name for path in run.preview_paths()] == ["0000000.png"]
+    assert [path.name for path in run.previews.paths()] == ["0000000.png"]
 
 
 def test_a_run_without_memory_ends_in_a_sentence_that_says_what_to_do(run, monkeypatch):
@@ -994,7 +1007,7 @@ def test_a_run_without_memory_ends_in_a_sentence_that_says_what_to_do(run, monke
 
 
 def test_a_stop_that_was_asked_for_outlives_a_loss_that_is_no_number(run, monkeypatch):
-    monkeypatch.setattr(runs, "PULSE_SECONDS", 0.0)
+    monkeypatch.setattr(run_training, "PULSE_SECONDS", 0.0)
     update = Trainer.update
 
     def stopped_and_spoiled(self, batch, lr):
@@ -1019,41 +1032,41 @@ def test_a_process_that_only_holds_the_lock_keeps_a_second_trainer_out(run, hold
 
 def test_previews_are_thinned_and_the_first_and_the_last_stay(run, monkeypatch):
     finish(run)
-    sheet = (run.previews / "0000040.png").read_bytes()
+    sheet = (run.previews.folder / "0000040.png").read_bytes()
     for images in range(1, 40):
-        (run.previews / f"{images:07d}.png").write_bytes(sheet)
-    monkeypatch.setattr(runs, "PREVIEW_BYTES", 12 * len(sheet))
+        (run.previews.folder / f"{images:07d}.png").write_bytes(sheet)
+    monkeypatch.setattr(previews, "MOST_BYTES", 12 * len(sheet))
     run.save_preview(DiffusionModel.from_pretrained(run.model_folder), 41)
-    left = sorted(int(path.stem) for path in run.previews.glob("*.png"))
+    left = sorted(int(path.stem) for path in run.previews.folder.glob("*.png"))
     assert len(left) <= 12
     assert (left[0], left[-1]) == (0, 41)
 
 
 @pytest.mark.parametrize(("few", "left"), [(2, 2), (16, 11), (40, 40)])
 def test_what_thinning_could_free_is_what_it_frees(run, few, left):
-    run.previews.mkdir()
+    run.previews.folder.mkdir()
     for images in range(40):
-        (run.previews / f"{images:07d}.png").write_bytes(bytes(100 + images))
-    before, told = run.bytes, run.thinned_bytes(few)
-    run.thin_previews(0, few)
+        (run.previews.folder / f"{images:07d}.png").write_bytes(bytes(100 + images))
+    before, told = run.bytes, run.previews.thinned_bytes(few)
+    run.previews.thin(0, few)
     assert before - run.bytes == told
-    assert len(run.preview_paths()) == left
+    assert len(run.previews.paths()) == left
 
 
 def test_what_others_put_beside_the_previews_is_none(run):
-    run.previews.mkdir()
+    run.previews.folder.mkdir()
     for name in ("0039000", "0039000 copy", "._0039000", "first"):
-        (run.previews / f"{name}.png").write_bytes(bytes(100))
-    assert [path.name for path in run.preview_paths()] == ["0039000.png"]
-    run.thin_previews(0)
-    assert len([*run.previews.iterdir()]) == 4
+        (run.previews.folder / f"{name}.png").write_bytes(bytes(100))
+    assert [path.name for path in run.previews.paths()] == ["0039000.png"]
+    run.previews.thin(0)
+    assert len([*run.previews.folder.iterdir()]) == 4
 
 
 @pytest.mark.parametrize(("opened", "stay"), [({1}, [0, 1, 2, 5]), (set(range(6)), list(range(6)))])
 def test_previews_that_somebody_looks_at_on_windows_stay_a_while(run, monkeypatch, opened, stay):
-    run.previews.mkdir()
+    run.previews.folder.mkdir()
     for images in range(6):
-        (run.previews / f"{images:07d}.png").write_bytes(bytes(100))
+        (run.previews.folder / f"{images:07d}.png").write_bytes(bytes(100))
     unlink = Path.unlink
 
     def refuse_opened(path, **how):
@@ -1062,8 +1075,8 @@ def test_previews_that_somebody_looks_at_on_windows_stay_a_while(run, monkeypatc
         unlink(path, **how)
 
     monkeypatch.setattr(Path, "unlink", refuse_opened)
-    run.thin_previews(0)
-    assert [int(path.stem) for path in run.preview_paths()] == stay
+    run.previews.thin(0)
+    assert [int(path.stem) for path in run.previews.paths()] == stay
 
 
 def test_the_model_carries_a_card_with_where_its_pictures_came_from(tmp_path):

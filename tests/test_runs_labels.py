@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from diffusion import DiffusionModel
 from diffusion.cli import app
 from diffusion.files import write_json
-from diffusion.runs import PREVIEW_SEEDS, Run, preview_labels, train_run
+from diffusion.previews import SEEDS, preview_labels
+from diffusion.run_training import train_run
+from diffusion.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +182,7 @@ def test_previews_draw_at_random_and_to_order(tiny):
     network = randomised(UNetConfig(size=16, widths=(16, 32), labels=(11, 2)))
     names = {"skin": tuple(map(str, range(11))), "glasses": ("no", "yes")}
     rows = preview_labels(DiffusionModel(network, Schedule.cosine(), labels=names))
-    assert rows.shape == (len(PREVIEW_SEEDS), 2)
+    assert rows.shape == (len(SEEDS), 2)
     assert (rows[:8] == -1).all()
     assert rows[8:, 0].tolist() == [0, 1, 2, 4, 5, 6, 8, 9]
     assert np.bincount(rows[8:, 1]).tolist() == [4, 4]

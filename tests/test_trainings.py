@@ -35,7 +35,9 @@ from demo.desk import FILM_FPS, Desk
 from demo.trainings import Refused, Rules, Trainings, about
 from diffusion import runs
 from diffusion.files import write_json
-from diffusion.runs import Run, train_run
+from diffusion.previews import Previews
+from diffusion.run_training import train_run
+from diffusion.runs import Run
 from diffusion.train_config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("drawn_cartoons")
@@ -434,7 +436,7 @@ def test_a_foreign_entry_under_the_runs_hides_nothing_but_itself(
         (trainings.root / "lost+found").mkdir(mode=0o700)
         monkeypatch.setattr(Path, "is_file", refuse)
     else:
-        (long.previews / "0000008 copy.png").write_bytes(b"")
+        (long.previews.folder / "0000008 copy.png").write_bytes(b"")
     shown = desk.answer(desk.look, {"run": "long"})
     assert [(run["name"], run["preview"]) for run in shown["runs"]] == [("long", 8)]
     assert len(shown["run"]["previews"]) == 9
@@ -650,9 +652,9 @@ def test_a_film_of_a_long_run_has_its_first_and_last_sheet_and_some_between(
 ):
     run = Run(trainings.root / "long")
     run.create("pixel-art", SMALL)
-    run.previews.mkdir()
+    run.previews.folder.mkdir()
     for images in range(sheets):
-        Image.new("L", (34, 34), 25 * images).save(run.previews / f"{images:07d}.png")
+        Image.new("L", (34, 34), 25 * images).save(run.previews.folder / f"{images:07d}.png")
     monkeypatch.setattr("diffusion.film.KEPT", 4)
     _, film = desk.film({"run": "long"})["uri"].split(",")
     with av.open(io.BytesIO(base64.b64decode(film))) as container:
@@ -670,10 +672,10 @@ def test_who_asks_for_a_film_while_another_is_packed_is_refused_at_once(desk, lo
 
 
 def test_previews_that_are_thinned_out_meanwhile_are_left_out_of_a_film(desk, long, monkeypatch):
-    paths = long.preview_paths()
+    paths = long.previews.paths()
     for path in paths[1:-1:2]:
         path.unlink()
-    monkeypatch.setattr(Run, "preview_paths", lambda run: paths)
+    monkeypatch.setattr(Previews, "paths", lambda _: paths)
     assert "uri" in desk.film({"run": "long"})
     assert desk.answer(desk.preview, {"run": "long", "images": 1}) == {
         "problem": wording_train.GONE
@@ -685,9 +687,9 @@ def long(trainings):
     """A run with a time-lapse of nine small sheets."""
     run = Run(trainings.root / "long")
     run.create("pixel-art", SMALL)
-    run.previews.mkdir()
+    run.previews.folder.mkdir()
     for images in range(9):
-        Image.new("L", (34, 34), 25 * images).save(run.previews / f"{images:07d}.png")
+        Image.new("L", (34, 34), 25 * images).save(run.previews.folder / f"{images:07d}.png")
     return run
 
 
@@ -696,17 +698,17 @@ def finished(trainings):
     """A run as a trainer leaves it, with a time-lapse of 100 sheets of 1,000 bytes."""
     run = Run(trainings.root / "finished")
     run.create("pixel-art", SMALL)
-    for folder in (run.previews, run.model_folder):
+    for folder in (run.previews.folder, run.model_folder):
         folder.mkdir()
     for images in range(100):
-        (run.previews / f"{images:07d}.png").write_bytes(b"x" * 1000)
+        (run.previews.folder / f"{images:07d}.png").write_bytes(b"x" * 1000)
     (run.model_folder / "model.safetensors").write_bytes(b"x" * 50_000)
     run.write_status("finished", 99)
     return run
 
 
 def images_of(run):
-    return sorted(int(path.stem) for path in run.previews.iterdir())
+    return sorted(int(path.stem) for path in run.previews.folder.iterdir())
 
 
 def allow(trainings, most):

@@ -4,16 +4,7 @@
 
 const SOON = 1000; // milliseconds between two looks at a run that goes on,
 const LATER = 5000; // and otherwise
-const FRAMES = 6; // previews per second of the time-lapse
-const AT_ONCE = 6; // uploads
-const SENDINGS = 4; // of one file, before all are given up
-const PAUSE = 500; // milliseconds after the first of them, and so many more after every next
-const REFUSALS = [413, 507]; // answers to an upload that would be the same again
-const NAMED = 40; // letters of a file's name, its suffix among them, that the server is told
 const SURE = 4000; // milliseconds in which a second click deletes
-const QUARTER = 25; // percent of an upload between two words to those who listen
-const OWNER = "cartoon-owner";
-const OPERATOR = "cartoon-operator";
 const WATCHED = "cartoon-run";
 
 const root = element.querySelector(".train");
@@ -21,48 +12,15 @@ const find = (selector) => root.querySelector(selector);
 const form = find("form.choices");
 const lost = find(".lost").textContent; // of what is tried again
 const { unanswered } = find(".lost").dataset; // of what a click asked for
-const keys = { owner: name(), operator: operator() };
 
 let watched = stored("sessionStorage", WATCHED); // the name of the run on show, or coming
 let told = null; // of the one that the facts and the buttons are about
 let known = null; // the server's last answer
 let looks = 0; // only the answer to the latest counts
-let shown = null; // [images, seconds, run] of the sheet on show, or coming
-let wanted = null; // of the one that should be
-let fetching = false;
-let following = true; // whether the newest sheet is shown as it comes
-let playing = null;
-let upload_ = null; // the token of this visitor's pictures
-let unread = null; // those that were sent, and that the server had no time to read
-let sending = 0; // uploads: only the latest counts
-let reading = false; // whether one is on its way
 let starting = false;
 let sure = null; // the timer of a click on Delete that waits for a second one
 let timer = null;
 let asked = 0; // estimates: only the latest counts
-
-const sheets = new Map(); // "run images" to a promise of a picture
-
-// This browser's name for itself: who started a run may stop it.
-function name() {
-  const kept = stored("localStorage", OWNER) || chance();
-  store("localStorage", OWNER, kept);
-  return kept;
-}
-
-// The operator comes with a key in the address. Anybody can send a link: the key is kept apart
-// from the browser's name, and not for good.
-function operator() {
-  const given = new URLSearchParams(location.search).get("operator");
-  if (given) store("sessionStorage", OPERATOR, given);
-  return given || stored("sessionStorage", OPERATOR);
-}
-
-function chance() {
-  return [...crypto.getRandomValues(new Uint8Array(24))]
-    .map((byte) => byte.toString(16).padStart(2, "0"))
-    .join("");
-}
 
 const visible = () => document.body.dataset.tab === "train" && !document.hidden;
 
@@ -200,146 +158,6 @@ function line(points) {
   write(find(".loss .value"), last[1].toFixed(4));
 }
 
-// The time-lapse: a slider over all sheets of the run.
-function previews(run) {
-  const slider = find(".scrub");
-  const last = run.previews.length - 1;
-  slider.max = Math.max(last, 0);
-  slider.disabled = last < 1;
-  find(".lapse .play").disabled = last < 1;
-  if (last < 0) return;
-  if (following && !playing) slider.value = last;
-  sheet(run, Number(slider.value));
-}
-
-// One sheet is fetched at a time, and painted even when a newer one has come meanwhile.
-async function sheet(run, index) {
-  wanted = [...run.previews[Math.min(index, run.previews.length - 1)], run.name];
-  if (fetching) return;
-  fetching = true;
-  while (wanted && String(wanted) !== String(shown)) {
-    const sought = wanted;
-    const [images, seconds, name] = sought;
-    const picture = await fetched(name, images).catch(() => null);
-    if (picture && name === watched) {
-      paint(picture, images, seconds);
-      shown = sought;
-    } else if (sought === wanted) break; // the next look asks for it again
-  }
-  fetching = false;
-}
-
-function paint(picture, images, seconds) {
-  const canvas = find(".sheet canvas");
-  canvas.width = picture.width;
-  canvas.height = picture.height;
-  canvas.getContext("2d").drawImage(picture, 0, 0);
-  canvas.dataset.images = images;
-  const { words } = find(".position").dataset;
-  position(fill(words, { images: number(images), time: time(seconds) }));
-}
-
-// What the sheet is of: under it, and what the slider says to those who listen.
-function position(text) {
-  write(find(".position"), text);
-  find(".scrub").setAttribute("aria-valuetext", text);
-}
-
-function fetched(run, images) {
-  const key = `${run} ${images}`;
-  if (!sheets.has(key)) {
-    const coming = decoded(run, images);
-    coming.catch(() => sheets.delete(key));
-    sheets.set(key, coming);
-  }
-  return sheets.get(key);
-}
-
-async function decoded(run, images) {
-  const { uri, problem } = await answered(server.preview({ run, images }), lost);
-  if (!uri) throw new Error(problem);
-  const picture = new Image();
-  picture.src = uri;
-  await picture.decode();
-  return picture;
-}
-
-function play() {
-  const run = known?.run;
-  if (!run) return;
-  following = false;
-  const slider = find(".scrub");
-  if (Number(slider.value) >= Number(slider.max)) slider.value = 0;
-  markPlaying(find(".lapse .play"), true);
-  const mine = {};
-  playing = mine;
-  const step = async () => {
-    if (playing !== mine) return;
-    if (!known.run) return pause(true); // nobody looks
-    await sheet(known.run, Number(slider.value));
-    await new Promise((resolve) => setTimeout(resolve, 1000 / FRAMES));
-    if (playing !== mine) return;
-    if (Number(slider.value) >= Number(slider.max)) return pause(true);
-    slider.value = Number(slider.value) + 1;
-    step();
-  };
-  step();
-}
-
-function pause(thenFollow = false) {
-  playing = null;
-  following = thenFollow;
-  markPlaying(find(".lapse .play"), false);
-}
-
-// The list of runs; rows stay where they are, so that a click never misses.
-function list(runs) {
-  find(".runs .none").hidden = runs.length > 0;
-  write(find(".runs .total"), known.total);
-  const rows = find(".runs ol");
-  const there = new Map([...rows.children].map((row) => [row.dataset.run, row]));
-  runs.forEach((run, i) => {
-    const row = there.get(run.name) ?? newRow(run.name);
-    there.delete(run.name);
-    if (rows.children[i] !== row) rows.insertBefore(row, rows.children[i] ?? null);
-    const put = (part, text) => write(row.querySelector(part), text);
-    put(".title", run.title);
-    put(".what", `${run.size} px · ${number(run.images)} · ${time(run.seconds)}`);
-    put(".state", run.live ? `${run.percent} %` : run.words);
-    put(".bytes", `${(run.bytes / 1e6).toFixed(0)} MB`);
-    row.querySelector("button").setAttribute("aria-current", String(run.name === watched));
-    thumb(row.querySelector("canvas"), run);
-  });
-  for (const row of there.values()) row.remove();
-}
-
-function newRow(run) {
-  const row = document.createElement("li");
-  row.dataset.run = run;
-  row.innerHTML =
-    '<button type="button"><canvas></canvas><span class="title"></span>' +
-    '<span class="what"></span><span class="state"></span><span class="bytes"></span></button>';
-  row.firstChild.addEventListener("click", () => {
-    watch_(run);
-    root.scrollIntoView({ block: "start" });
-  });
-  return row;
-}
-
-// The first four faces of the newest sheet.
-async function thumb(canvas, run) {
-  if (run.preview === null || canvas.dataset.images === String(run.preview) || !visible()) return;
-  canvas.dataset.images = run.preview;
-  const picture = await fetched(run.name, run.preview).catch(() => null);
-  if (!picture) {
-    delete canvas.dataset.images; // the next look asks for it again
-    return;
-  }
-  canvas.width = picture.width / 2;
-  canvas.height = picture.height / 2;
-  canvas.getContext("2d").drawImage(picture, 0, 0);
-}
-
 // The three choices.
 function wish() {
   const fields = Object.fromEntries(new FormData(form));
@@ -454,117 +272,6 @@ for (const kind of ["dragover", "drop"]) {
     own.dispatchEvent(new Event("change", { bubbles: true })); // as when it is clicked
     send([...event.dataTransfer.files]);
   });
-}
-
-const send = (files) =>
-  prepare((wanted) => {
-    const refused = refusal(files, find(".taken").dataset);
-    return refused ? { problem: refused } : read(files, wanted);
-  });
-
-// Has pictures read, as `work` does it as long as they are wanted; those chosen before are not
-// wanted any more, whatever comes of it.
-async function prepare(work) {
-  const mine = ++sending;
-  upload_ = unread = null;
-  reading = true;
-  took("");
-  const answer = await work(() => mine === sending);
-  if (mine !== sending) return;
-  sending++; // what is still on its way after a failure says nothing more
-  reading = false;
-  find(".reading").textContent = "";
-  took(answer.problem ?? answer.words, Boolean(answer.problem));
-  upload_ = answer.upload ?? null;
-  unread = answer.later ? answer.files : null;
-}
-
-// What the server made of these files, which are sent as long as they are `wanted`.
-async function read(files, wanted) {
-  const count = find(".reading");
-  const sent = new Array(files.length);
-  let [next, done, problem] = [0, 0, ""];
-  const goesOn = () => wanted() && !problem;
-  const one = async () => {
-    while (next < files.length && goesOn()) {
-      const i = next++;
-      count.textContent = fill(count.dataset.words, { done: i + 1, all: files.length });
-      // Two that are the same under the same name would be one, and whoever has it read first
-      // takes it away from the other.
-      const answer = await insistently(new File([files[i]], chance()), goesOn);
-      problem ||= answer.problem;
-      if (!goesOn()) return;
-      sent[i] = { path: inside(answer.path), name: files[i].name.slice(-NAMED) };
-      announce(++done / files.length);
-    }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, one));
-  return goesOn() ? take(sent, wanted) : { problem };
-}
-
-// Sends a file again and again while that fails on the way: of thousands, some always do.
-async function insistently(file, wanted) {
-  for (let sendings = 1; wanted(); sendings++) {
-    const answer = await sent_(file);
-    if (answer) return answer;
-    if (sendings === SENDINGS) break;
-    await new Promise((resolve) => setTimeout(resolve, PAUSE * sendings));
-  }
-  return { problem: unanswered };
-}
-
-// The path of a file that was sent, or why the server refuses it; nothing when it was lost.
-// Gradio's own `upload` would show what went wrong, in its own words, for every attempt.
-async function sent_(file) {
-  const body = new FormData();
-  body.append("files", file);
-  const { root, api_prefix } = window.gradio_config;
-  // Behind a proxy, the server does not know its own address: only the path of it counts.
-  const { pathname } = new URL(root || "/", location.href);
-  const address = `${pathname.replace(/\/$/, "")}${api_prefix}/upload`;
-  try {
-    const answer = await fetch(address, { method: "POST", body });
-    if (answer.ok) return { path: (await answer.json())[0], problem: "" };
-    if (REFUSALS.includes(answer.status)) return { problem: await answer.text() };
-  } catch {}
-  return null;
-}
-
-// The end of a path that is in the folder of uploads: 20,000 whole ones are too large a question.
-const inside = (path) => path.split(/[/\\]/).slice(-2).join("/");
-
-// The server is asked until it has read them. What it makes of them waits for whoever asks again.
-async function take(files, wanted) {
-  for (;;) {
-    const answer = await answered(server.take({ ...keys, files }), unanswered);
-    if (answer.problem === unanswered) answer.later = true;
-    if (answer.problem || !answer.later || !wanted()) return { files, ...answer };
-    find(".reading").textContent = "";
-    if (find(".taken").textContent !== answer.words) took(answer.words);
-  }
-}
-
-// Now and then, to those who do not see the count.
-function announce(share) {
-  const line = find(".sent");
-  const percent = Math.floor((share * 100) / QUARTER) * QUARTER;
-  write(line, percent ? fill(line.dataset.words, { percent }) : "");
-}
-
-function took(text, isProblem = false) {
-  const words = find(".taken");
-  find(".sent").textContent = "";
-  words.textContent = text;
-  words.classList.toggle("problem", isProblem);
-}
-
-// Why these files are not even sent; nothing when they are.
-function refusal(files, rules) {
-  if (files.length > Number(rules.most)) return rules.tooMany;
-  const big = files.find((file) => file.size > Number(rules.mostSent));
-  if (big) return fill(rules.tooBig, { name: big.name.slice(-60) });
-  const all = files.reduce((sum, file) => sum + file.size, 0);
-  return all > Number(rules.mostBytes) ? rules.tooMuch : "";
 }
 
 // What one does with a run: with the one whose facts are shown, or with none.

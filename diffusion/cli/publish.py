@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from diffusion.cli.problem import check_writable, one_sentence
-from diffusion.data import Source
 from diffusion.publishing import publish as publish_run
 from diffusion.runs import Run
+from diffusion.sources import Source
 from diffusion.toons import BUILT_IN, source_of
 
 

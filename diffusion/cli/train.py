@@ -22,7 +22,9 @@ from diffusion.data import Images, load_images
 from diffusion.device import pick_device, precision_name
 from diffusion.labels import load_labels
 from diffusion.processes import give_way
-from diffusion.runs import Run, RunError, labels_of, train_run
+from diffusion.run_pictures import labels_of, relocate
+from diffusion.run_training import train_run
+from diffusion.runs import Run, RunError
 from diffusion.toons import BUILT_IN
 from diffusion.train_config import (
     TrainConfig,
@@ -141,7 +143,7 @@ def train(
             _start(run, data, minutes, images, given, where, labels, wanted)
         elif data or labels:
             _refuse_alive(run)
-            run.move(_resolved(data) if data else "", str(labels.resolve()) if labels else "")
+            relocate(run, _resolved(data) if data else "", str(labels.resolve()) if labels else "")
         _follow(run, where, preview_every, checkpoint_every, at_most, more or 0)
 
 

@@ -57,9 +57,9 @@ def put(runs, name, previews=(), model=False):
     """A run as one finds it after its trainer, of another browser, has ended."""
     run = Run(runs / name)
     run.create("pixel-art", TrainConfig(images=1000, **SMALLEST))
-    run.previews.mkdir()
+    run.previews.folder.mkdir()
     for images in previews:
-        Image.new("RGB", (68, 68), (0, images, 0)).save(run.previews / f"{images:07d}.png")
+        Image.new("RGB", (68, 68), (0, images, 0)).save(run.previews.folder / f"{images:07d}.png")
     if model:
         run.model_folder.mkdir()
         (run.model_folder / "config.json").write_text("{}")
