@@ -15,6 +15,7 @@ from demo.service import LIMITS, Service
 
 SCRIPTS = (
     "words.js",
+    "aside.js",
     "film.js",
     "clock.js",
     "timeline.js",

@@ -20,7 +20,7 @@ from demo.theme import INK, MUTED, PAPER, SAMPLER_COLOURS, font_file
 from demo.wishes import Labels
 from diffusion import __version__
 from diffusion.film import LENSES, Still
-from diffusion.pictures import SETTINGS_KEY, save_animation, save_png
+from diffusion.pictures import SETTINGS_KEY, save_animation, save_png, tiled
 
 ENLARGED = 4  # times, in a PNG
 GAP = 2  # pixels between faces, and four times that between panes, before enlarging
@@ -256,12 +256,4 @@ def _pane_image(still: Still, lens: str, face: int | None, scale: int) -> Image.
 
 def _block(pictures: np.ndarray, face: int | None) -> np.ndarray:
     """uint8 (faces, H, W, 3) as one square, row by row with gaps, or one of them."""
-    if face is not None:
-        return pictures[face]
-    side = round(len(pictures) ** 0.5)
-    _, height, width, _ = pictures.shape
-    block = np.full((side * (height + GAP) - GAP, side * (width + GAP) - GAP, 3), 255, np.uint8)
-    for i, picture in enumerate(pictures):
-        y, x = i // side * (height + GAP), i % side * (width + GAP)
-        block[y : y + height, x : x + width] = picture
-    return block
+    return tiled(pictures, gap=GAP) if face is None else pictures[face]

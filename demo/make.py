@@ -13,7 +13,7 @@ from demo.markup import shown
 from demo.models import OWN, Offer
 from demo.service import LIMITS
 
-SCRIPTS = ("words.js", "storage.js", "keep.js", "insist.js", "make.js")
+SCRIPTS = ("words.js", "aside.js", "storage.js", "keep.js", "insist.js", "make.js")
 
 
 def create(maker: Maker) -> None:

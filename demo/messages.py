@@ -17,6 +17,7 @@ from demo.equations import equation
 from demo.settings import Comparison
 from diffusion import Schedule
 from diffusion.film import Film, Still
+from diffusion.pictures import tiled
 from diffusion.recipe import Recipe
 
 CLEAN_BELOW = 0.25  # share of noise under which compression would be seen
@@ -137,7 +138,7 @@ def picture(pictures: np.ndarray, noise: float, quality: Quality = LIVE) -> str:
 
     `noise` is the pane's share of noise: the less there is, the more of the compression shows.
     """
-    image, buffer = Image.fromarray(tile(pictures)), io.BytesIO()
+    image, buffer = Image.fromarray(tiled(pictures)), io.BytesIO()
     if noise == 0:
         image.save(buffer, "PNG", compress_level=1)
     elif noise < CLEAN_BELOW:
@@ -150,14 +151,6 @@ def picture(pictures: np.ndarray, noise: float, quality: Quality = LIVE) -> str:
 def data_uri(kind: str, content: bytes) -> str:
     """Bytes as an address that a browser reads."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def tile(pictures: np.ndarray) -> np.ndarray:
-    """uint8 (n², H, W, 3) as one square picture (nH, nW, 3), row by row."""
-    side = round(len(pictures) ** 0.5)
-    _, height, width, channels = pictures.shape
-    rows = pictures.reshape(side, side, height, width, channels).swapaxes(1, 2)
-    return np.ascontiguousarray(rows.reshape(side * height, side * width, channels))
 
 
 def outcome(stills: Iterable[Still], comparison: Comparison) -> str:

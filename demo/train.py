@@ -17,6 +17,7 @@ from demo.uploads import MOST, MOST_BYTES, MOST_SENT
 
 SCRIPTS = (
     "words.js",
+    "aside.js",
     "storage.js",
     "keep.js",
     "play_button.js",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,8 @@ def read_uploaded(path: object) -> Path:
 
 def defaults(name: str) -> dict[str, Any]:
     """The setting of that name in a TrainConfig, of each of NETWORKS and of SHIPPED."""
-    settings = {**{network: PRESETS[network] for network in NETWORKS}, SHIPPED: FINE_TUNING}
+    settings = {network: PRESETS[network] for network in NETWORKS}
+    settings[SHIPPED] = {**settings[NETWORKS[0]], **FINE_TUNING}
     return {
         begin: getattr(TrainConfig(images=1, **given), name) for begin, given in settings.items()
     }
@@ -111,7 +111,7 @@ def defaults(name: str) -> dict[str, Any]:
 def _beginning(wish: Mapping) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """The network's name, the settings that come with it, and options of the probe."""
     if wish.get("begin") == SHIPPED:
-        return "", dict(_shipped()), ("--from", str(MODEL))
+        return "", _shipped(), ("--from", str(MODEL))
     network = _one_of("Network", wish.get("network", NETWORKS[0]), NETWORKS)
     given = wish.get("size", SIZES[0])
     size = read_whole(given)
@@ -121,8 +121,7 @@ def _beginning(wish: Mapping) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     return network, settings, ("--preset", network, "--size", str(size))
 
 
-@cache
-def _shipped() -> Mapping[str, Any]:
+def _shipped() -> dict[str, Any]:
     try:
         return settings_of(NETWORKS[0], str(MODEL))
     except ModelError:

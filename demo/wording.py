@@ -18,7 +18,7 @@ DUPLICATE = "Duplicate this Space"
 HEADER = {
     "title": TITLE,
     "pill": "A training is going: watch it",
-    "broken": "The connection to the server broke. What is here stays; reload the page to draw on.",
+    "broken": "The connection to the server broke. What is here stays; reload to go on drawing.",
     "reload": "Reload",
 }
 
@@ -39,7 +39,7 @@ LENSES = {"x": "picture so far", "x0": "predicted picture", "eps": "predicted no
 # Where a screen waits in vain.
 SILENCE = {
     "lost": "The server did not answer; try again.",
-    "broken": "The connection to the server broke. Reload the page to draw on.",
+    "broken": "The connection to the server broke. Reload the page to go on drawing.",
 }
 
 # The stage's HTML takes these by name; words in [brackets] are filled in by its script.

@@ -85,8 +85,7 @@ class Faces:
     against: str = AGAINST[0]  # the pictures that distances are measured to
 
     def __post_init__(self) -> None:
-        if self.against not in AGAINST:
-            raise ValueError(f"--against is {self.against}; choose {' or '.join(AGAINST)}")
+        check_against(self.against)
         if self.count < LEAST:
             raise ValueError(
                 f"{self.count} pictures tell nothing; choose a --count of {LEAST} or more"
@@ -98,8 +97,14 @@ class Faces:
             )
         if self.held_out < self.count:
             raise ValueError(
-                f"the floor needs as many held-out pictures as are drawn, {self.count:,}; "
+                f"a row needs as many held-out pictures as are drawn, {self.count:,}; "
                 f"there are {self.held_out:,}, so choose a smaller --count"
+            )
+        trained_on = len(self.images) - self.held_out
+        if self.against == "unseen" and trained_on < self.count:
+            raise ValueError(
+                f"the floor needs as many training pictures as are drawn, {self.count:,}; "
+                f"there are {trained_on:,}, so choose a smaller --count"
             )
 
     @cached_property
@@ -111,9 +116,8 @@ class Faces:
     @cached_property
     def reference(self) -> np.ndarray:
         """Indices of the pictures that distances are measured to."""
-        if self.against == "unseen":
-            return self._all_unseen[:REFERENCE]
-        return np.sort(self.training[:REFERENCE])
+        chosen = self._all_unseen if self.against == "unseen" else self.training
+        return np.sort(chosen[:REFERENCE])
 
     @cached_property
     def floor(self) -> np.ndarray:
@@ -125,13 +129,13 @@ class Faces:
     @cached_property
     def unseen(self) -> np.ndarray:
         """Indices of `count` held-out pictures."""
-        chosen = generator(0, EVALUATION, level=1).permutation(self._all_unseen)
-        return np.sort(chosen[: self.count])
+        return np.sort(self._all_unseen[: self.count])
 
     @cached_property
     def _all_unseen(self) -> np.ndarray:
+        """Indices of all held-out pictures, in a fixed random order."""
         _, held_out = self.images.split(self.held_out)
-        return held_out
+        return generator(0, EVALUATION, level=1).permutation(held_out)
 
     @cached_property
     def extractors(self) -> dict[str, Extractor]:
@@ -158,8 +162,8 @@ class Faces:
         """The reference as Fréchet distances see it."""
         return {name: Gaussian.of(rows) for name, rows in self.reference_features.items()}
 
-    def measure(self, pixels: np.ndarray) -> dict:
-        """Distances to the reference by extractor, and the share of copies."""
+    def measure(self, pixels: np.ndarray, copies: bool = True) -> dict:
+        """Distances to the reference by extractor and, unless it is left out, the copy rate."""
         compiled.compute_with_torch()  # whoever drew may have left it one thread
         measured = {}
         for name, extract in self.extractors.items():
@@ -173,8 +177,10 @@ class Faces:
                 "precision": precision,
                 "recall": recall,
             }
-        copies = copy_rate(pixels, self.images.pixels, np.sort(self.training))
-        return {"distances": measured, "copies": copies}
+        if not copies:
+            return {"distances": measured}
+        rate = copy_rate(pixels, self.images.pixels, np.sort(self.training))
+        return {"distances": measured, "copies": rate}
 
     def labels(self, asked: Mapping[str, Sequence[str]]) -> np.ndarray:
         """What the unseen pictures show, as wishes: int64 (count, attributes).
@@ -259,14 +265,18 @@ def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
 
     Training pictures, being copies of themselves, have no copy rate.
     """
-    measured = faces.measure(faces.images.pixels[faces.floor]) | floor_read(faces, reader)
-    if faces.against == "unseen":
-        del measured["copies"]
-    return measured
+    unseen = faces.against != "unseen"
+    measured = faces.measure(faces.images.pixels[faces.floor], copies=unseen)
+    return measured | floor_read(faces, reader)
 
 
 def floor_read(faces: Faces, reader: AttributeReader | None) -> dict:
-    """What the floor's row tells of attributes; nothing without a reader and labels."""
+    """What the floor's row tells of attributes; nothing without a reader and labels.
+
+    Nor of training pictures: the reader learned from them.
+    """
+    if faces.against == "unseen":
+        return {}
     return _read(reader, faces.images.pixels[faces.unseen], faces)
 
 
@@ -282,6 +292,12 @@ def _read(reader: AttributeReader | None, pixels: np.ndarray, faces: Faces) -> d
         "fidelity": fidelity(reader, pixels, asked),
         "palette": palette_fidelity(reader, pixels, asked),
     }
+
+
+def check_against(against: str) -> None:
+    """Raise ValueError unless distances can be measured to these pictures."""
+    if against not in AGAINST:
+        raise ValueError(f"--against is {against}; choose {' or '.join(AGAINST)}")
 
 
 def chance_of(faces: Faces, reader: AttributeReader) -> dict[str, float]:

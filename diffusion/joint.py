@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import ANY, Denoiser
+from diffusion.denoiser import Denoiser
 from diffusion.samplers import mix
 from diffusion.walks import Part, joined
 
@@ -69,7 +69,7 @@ def _denoiser(parts: list[Part], device: torch.device) -> Denoiser:
     requests = [part.walk.request for part in parts]
     labels = None
     # Where nothing is asked there is no need to say so for every image.
-    if any(set(part.walk.labels or ()) - {ANY} for part in parts):
+    if any(request.asks for request in requests):
         labels = _per_image([part.walk.labels for part in parts], parts).to(device)
     guidance = _common([float(request.guidance) for request in requests], parts)
     clip = _common([request.recipe.clip for request in requests], parts)

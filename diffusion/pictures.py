@@ -40,21 +40,30 @@ def from_uint8(pixels: np.ndarray | Tensor) -> Tensor:
 
 
 def sheet(pixels: np.ndarray, columns: int | None = None, gap: int = 2) -> Image.Image:
-    """uint8 (B, H, W, 3) as one picture, `columns` wide (by default nearly square), on white.
+    """uint8 (B, H, W, 3) as one picture with gaps between and around; see `tiled`.
 
     A picture alone stays as it is.
     """
+    around = 0 if len(pixels) == 1 else gap
+    grid = tiled(pixels, columns, gap)
+    border = ((around, around), (around, around), (0, 0))
+    return Image.fromarray(np.pad(grid, border, constant_values=255))
+
+
+def tiled(pixels: np.ndarray, columns: int | None = None, gap: int = 0) -> np.ndarray:
+    """uint8 (B, H, W, 3) side by side, `columns` wide (by default nearly square), row by row.
+
+    White gaps are between the pictures, and white is where the last row ends early.
+    """
     count, height, width, channels = pixels.shape
-    if count == 1:
-        return Image.fromarray(np.ascontiguousarray(pixels[0]))
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
-    # Every place with the gap below and right of it; those above and left of all come last.
+    # Every place with the gap below and right of it; what is beyond the last is cut off again.
     places = np.full((rows * columns, height + gap, width + gap, channels), 255, np.uint8)
     places[:count, :height, :width] = pixels
     tiles = places.reshape(rows, columns, *places.shape[1:]).swapaxes(1, 2)
     grid = tiles.reshape(rows * (height + gap), columns * (width + gap), channels)
-    return Image.fromarray(np.pad(grid, ((gap, 0), (gap, 0), (0, 0)), constant_values=255))
+    return np.ascontiguousarray(grid[: len(grid) - gap, : grid.shape[1] - gap])
 
 
 def roughness(pixels: np.ndarray) -> float:

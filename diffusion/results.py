@@ -46,7 +46,13 @@ class Results:
         if not self.path.exists():
             return
         value = read(self.path)
-        for name, setting in {"against": None, **self._shared}.items():
+        theirs, ours = (one.get("against", "training") for one in (value, self._shared))
+        if theirs != ours:
+            raise ValueError(
+                f"{self.path} was measured against {theirs} pictures, not {ours} ones; "
+                "choose another --out"
+            )
+        for name, setting in self._shared.items():
             if value.get(name) != setting and not (name in LATER and name not in value):
                 how = LATER.get(name, f"with {name} {value.get(name)}, not {setting}")
                 raise ValueError(f"{self.path} was measured {how}; choose another --out")

@@ -46,7 +46,7 @@ def run_labels(run: Run, images: Images, config: TrainConfig) -> np.ndarray | No
 
 
 def labels_of(images: Images, config: TrainConfig) -> np.ndarray | None:
-    """The pictures' labels as the config names them; raises DataError when they are not there."""
+    """The pictures' labels as the config names them; RunError and DataError where others are."""
     if not config.labels:
         return None
     labels = images.labels.only(list(config.labels)) if images.labels else None

@@ -49,8 +49,13 @@ class Request:
 
         Guidance needs two for each: what was asked for, and anything.
         """
-        guided = bool(set(self.labels or ()) - {ANY}) and self.guidance not in (0, 1)
+        guided = self.asks and self.guidance not in (0, 1)
         return len(self.seeds) * (2 if guided else 1)
+
+    @property
+    def asks(self) -> bool:
+        """Whether any attribute is asked for."""
+        return bool(set(self.labels or ()) - {ANY})
 
 
 class Walk:

@@ -288,7 +288,7 @@ def test_distances_may_be_to_all_pictures_that_were_never_trained_on(model, data
     assert "reference 20 pictures of faces that were never trained on; floor: 8 training" in page
     assert "| real, trained on |" in page
     refused = command(model, data, "--out", out)
-    assert "choose another --out" in refused.stderr
+    assert "against unseen pictures, not training ones; choose another --out" in refused.stderr
     refused = command(model, data, "--out", tmp_path / "b.json", "--against", "all")
     assert "--against is all; choose training or unseen" in refused.stderr
 

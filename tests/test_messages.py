@@ -19,6 +19,7 @@ from demo.viewers import RECEIPTS, WINDOW, WINDOW_BYTES, Viewers
 from diffusion import DiffusionModel, Schedule
 from diffusion.engine import Full
 from diffusion.film import Film, Place
+from diffusion.pictures import tiled
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
@@ -33,15 +34,13 @@ def decode(uri):
 
 def test_faces_are_tiled_row_by_row():
     four = np.stack([np.full((2, 3, 3), i, np.uint8) for i in range(4)])
-    tiled = messages.tile(four)
-    assert tiled.shape == (4, 6, 3)
-    assert [tiled[0, 0, 0], tiled[0, 3, 0], tiled[2, 0, 0], tiled[2, 3, 0]] == [0, 1, 2, 3]
+    tiles = tiled(four)
+    assert tiles.shape == (4, 6, 3)
+    assert [tiles[0, 0, 0], tiles[0, 3, 0], tiles[2, 0, 0], tiles[2, 3, 0]] == [0, 1, 2, 3]
 
 
 def test_a_clean_picture_arrives_without_loss():
-    np.testing.assert_array_equal(
-        decode(messages.picture(pictures(), noise=0)), messages.tile(pictures())
-    )
+    np.testing.assert_array_equal(decode(messages.picture(pictures(), noise=0)), tiled(pictures()))
 
 
 def test_equal_noise_is_equal_after_compression():

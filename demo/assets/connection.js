@@ -12,10 +12,12 @@
 
   const { fetch } = window;
   window.fetch = async (to, options) => {
-    const { pathname } = new URL(to?.url ?? to, location.href);
-    if (ALIVE.test(pathname)) return alive(await fetch(to, options));
+    const address = String(to?.url ?? to);
+    if (address.startsWith("data:")) return fetch(to, options); // and may be long
+    const { pathname } = new URL(address, location.href);
+    if (ALIVE.test(pathname)) return alive(() => fetch(to, options));
     if (!AGAIN.test(pathname) || ONCE.test(options?.body)) return fetch(to, options);
-    return insistently(() => fetch(to, options), options?.signal);
+    return insistently(() => fetch(to, options), options?.signal ?? to?.signal);
   };
 
   async function insistently(send, signal) {
@@ -30,7 +32,9 @@
   }
 
   // The server is there again, though not for what this page had begun: Gradio goes on waiting.
-  function alive(answer) {
+  async function alive(ask) {
+    if (document.body.classList.contains("broken")) return Response.error();
+    const answer = await ask();
     if (!answer.ok) return answer;
     document.body.classList.add("broken");
     document.dispatchEvent(new Event("broken"));

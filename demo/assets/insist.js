@@ -1,3 +1,7 @@
+// Of a run that was stopped here such messages come only when the server did not hear of it: frames
+// are on the way, and cease when nobody tells that they came.
+const isEndless = ({ type }) => ["beat", "aside"].includes(type);
+
 // Gradio drops a press that comes while it is still ending the run of the press before, and one
 // that comes twice: so it is repeated until the server was heard of. Tells whether it ever was.
 
@@ -5,8 +9,7 @@ const PRESSES = 20;
 const PATIENCE = 300; // milliseconds
 
 async function insist(press, heard) {
-  const hopeless = () => document.body.classList.contains("broken");
-  for (let presses = 0; presses < PRESSES && !heard() && !hopeless(); presses++) {
+  for (let presses = 0; presses < PRESSES && !heard() && !isBroken(); presses++) {
     press();
     const end = performance.now() + PATIENCE;
     while (!heard() && performance.now() < end) await new Promise((wait) => setTimeout(wait, 20));

@@ -15,6 +15,7 @@ const faces = []; // all that are on show
 let sheet = null; // the newest of them, drawn together
 let latest = null; // order: what it asks for, and what became of it
 let coming = null; // the start of a run that has no picture yet
+let ended = null; // the run that was ended on the server last
 let receipt = null; // of the newest frame, which the server may have waited for in vain
 let enlarged = null; // a face
 
@@ -27,7 +28,7 @@ server.opening().then(showRecorded);
 function receive(message) {
   if (!message?.press) return;
   if (message.press !== latest?.press || latest.stopped) {
-    if (message.type !== "stopped") end(message.run); // again, where it did not hear the first
+    if (message.run !== ended || isEndless(message)) end(message.run);
     return;
   }
   latest.heard = true;
@@ -66,7 +67,9 @@ function stop() {
 }
 
 function end(run) {
-  if (run) server.halt({ run });
+  if (!run) return;
+  ended = run;
+  server.halt({ run });
 }
 
 function model() {
@@ -264,11 +267,6 @@ function offer(button, isOffered) {
   setAside(dialog.querySelector(button), !isOffered);
 }
 
-// A button that is really disabled would lose the focus, and the dialog its keys.
-function setAside(button, isAside) {
-  button.setAttribute("aria-disabled", String(isAside));
-}
-
 function go(by) {
   const next = faces[faces.indexOf(enlarged) + by];
   if (next) enlarge(next);
@@ -281,9 +279,9 @@ async function save() {
   const wish = { run: of.start.run, kind: "png", face: place };
   const file = await answered(server.keep(wish), told.dataset.lost);
   if (file.uri) await download(file.name, file.uri);
-  if (face !== enlarged) return;
-  const line = dialog.querySelector(".kept");
-  line.textContent = file.uri ? fill(line.dataset.saved, file) : (file.words ?? file.problem);
+  const [line, refusal] = [dialog.querySelector(".kept"), file.words ?? file.problem];
+  if (face === enlarged) line.textContent = file.uri ? fill(line.dataset.saved, file) : refusal;
+  else if (!file.uri) say(refusal, true);
 }
 
 // Compare draws the same face again, step by step.

@@ -18,6 +18,7 @@ cartoon.follow(async (fields) => {
 });
 
 line.querySelector("button").addEventListener("click", () => {
+  document.querySelector("#run").focus(); // this button goes, and the keyboard would go with it
   const cleared = Object.fromEntries(CLEARED.map((name) => [name, ""]));
   const detail = { ...cartoon.now(), ...cleared };
   document.dispatchEvent(new CustomEvent("compare", { detail }));

@@ -37,6 +37,8 @@ let wanted = null; // the moment that is being decoded
 let following = false; // whether the newest moment is shown as it arrives
 let filling = null; // a token of the fetching that is going on
 let unanswered = false; // whether the server was asked for stills in vain
+let complaint = ""; // what was said of that, in place of
+let outcome = ["", false]; // what was said at the end of the run
 let fetched = Promise.resolve(); // when all that there is to see through this lens is here
 let equation = null;
 
@@ -45,7 +47,7 @@ whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(con
 
 function receive(message) {
   if (message?.run && message.run === stopped) {
-    if (message.type !== "stopped") server.halt({ run: stopped }); // it did not hear the first
+    if (isEndless(message)) server.halt({ run: stopped }); // it did not hear the first
     return;
   }
   if (message?.type === "heard") answers++;
@@ -131,6 +133,7 @@ function open(start) {
   film = new Film(start);
   place = 0;
   here = wanted = filling = null;
+  unanswered = false;
   if (next !== undefined) zoom = next;
   next = undefined;
   if (zoom !== null && zoom >= start.faces) zoom = null;
@@ -149,12 +152,14 @@ function add(message) {
   if (message.receipt) shown.then(() => server.ack(mine));
   announce();
   if (message.done) finish(message.words);
+  else if (stage.dataset.state !== "running") setState("running"); // it is not over after all
 }
 
 function finish(text, isProblem = false) {
   coming = null;
   setState(film && !film.empty ? "finished" : "empty");
-  say(text, isProblem);
+  outcome = [text, isProblem];
+  say(...outcome);
   refresh();
   if (film && !film.empty) fillUp();
 }
@@ -194,7 +199,7 @@ function index(all) {
 
 // What was asked for in vain is asked for again when somebody wants to see it.
 function askAgain() {
-  if (unanswered) fillUp();
+  if (unanswered) fillUp(true);
 }
 
 async function go(mark) {
@@ -244,7 +249,6 @@ function refresh() {
   const all = moments();
   const position = index(all);
   for (const name of ["back", "play", "forward"]) find(`.${name}`).disabled = !all.length;
-  // These may have the focus, which a button that is disabled loses.
   setAside(find(".back"), position === 0);
   setAside(find(".forward"), position >= all.length - 1);
   const idle = all.length && stage.dataset.state !== "running";
@@ -261,10 +265,6 @@ function refresh() {
   slider.setAttribute("aria-valuetext", text);
 }
 
-function setAside(button, isAside) {
-  button.setAttribute("aria-disabled", String(isAside));
-}
-
 // Lens, clock and enlarged face: other looks at the same film.
 
 function look(through) {
@@ -273,7 +273,7 @@ function look(through) {
     server.look({ run: film.start.run, lens });
   }
   showAgain();
-  if (film && !film.empty) fillUp();
+  if (film && !film.empty) fillUp(true);
 }
 
 function tell(by) {
@@ -291,8 +291,9 @@ function enlarge(face) {
 }
 
 // Fetches what the browser lacks: first through this lens, near the playhead; then the others.
-async function fillUp() {
-  const mine = {};
+// Whoever `asked` for it is told when it does not come.
+async function fillUp(asked = false) {
+  const mine = { asked };
   filling = mine;
   unanswered = false;
   const others = LENSES.filter((one) => one !== lens);
@@ -308,17 +309,24 @@ async function fetchAll(through, mine, mostBytes = Infinity) {
     const lacking = lackingNear(through);
     if (!lacking.length || heldBytes() > mostBytes) return true;
     const wish = { run: reel.start.run, lens: through, stills: lacking };
-    const filled = await answered(server.fill(wish), silence(words.dataset));
+    const filled = await answered(server.fill(wish), words.dataset.lost);
     if (filling !== mine || film !== reel) return false;
     if (!filled.stills?.length) {
       unanswered = Boolean(filled.problem);
-      const told = filled.words ?? filled.problem;
-      if (through === lens && told) say(told, true);
+      if (through === lens && mine.asked) complain(filled.words ?? filled.problem);
       return false;
     }
+    if (complaint && words.textContent === complaint) say(...outcome);
+    complaint = "";
     for (const still of filled.stills) film.add(still);
     if (through === lens && !playing) showAgain();
   }
+}
+
+function complain(told) {
+  if (!told || isBroken()) return;
+  complaint = told;
+  say(told, true);
 }
 
 function lackingNear(through) {

@@ -39,7 +39,7 @@ async function look() {
 function tell() {
   pill(known.going);
   root.dataset.state = known.going ? "going" : "idle";
-  allow(find(".start"), !starting && !known.going);
+  setAside(find(".start"), starting || Boolean(known.going));
   occupied();
   if (!watched && known.going) watch_(known.going.name);
   if (watched && !known.runs.some((run) => run.name === watched)) watch_(null);
@@ -123,11 +123,6 @@ function buttons(run) {
 
 function show(selector, whether) {
   find(selector).hidden = !whether;
-}
-
-// Whether a button can be pressed. One that were disabled would lose the keyboard that is on it.
-function allow(button, whether) {
-  button.setAttribute("aria-disabled", String(!whether));
 }
 
 root.addEventListener(
@@ -287,11 +282,11 @@ const act = async (what, extra = {}) => {
 
 // What a button asks for, which it asks for only once at a time.
 async function once(button, ask) {
-  allow(button, false);
+  setAside(button, true);
   try {
     return await ask();
   } finally {
-    allow(button, true);
+    setAside(button, false);
   }
 }
 

@@ -9,10 +9,11 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// Whether the page lost its server for good: see connection.js.
+const isBroken = () => document.body.classList.contains("broken");
+
 // Why nothing comes of what was pressed.
-function silence({ lost, broken }) {
-  return document.body.classList.contains("broken") ? broken : lost;
-}
+const silence = ({ lost, broken }) => (isBroken() ? broken : lost);
 
 // What the server answered to a call, or {problem: lost}. Gradio answers a call that failed, on
 // the way or there, with undefined; it hardly ever rejects one.

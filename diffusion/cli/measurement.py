@@ -21,6 +21,7 @@ from diffusion.evaluation import (
     Setting,
     Subject,
     chance_of,
+    check_against,
     evaluate_row,
     floor_read,
     floor_row,
@@ -88,6 +89,7 @@ class Measurement:
         check_seed(self.seed)
         check_seed(self.seed + max(self.count, 1) - 1)
         check_batch(self.batch)
+        check_against(self.against)
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"{self.threads} threads compute nothing; choose --threads 1 or more")
         for setting in settings:

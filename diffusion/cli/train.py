@@ -73,7 +73,8 @@ def train(
     nice: Annotated[int, typer.Option(help="Give way to other programs: 0 to 19.")] = 0,
     size: Annotated[int | None, typer.Option(help="Picture side in pixels.")] = None,
     prediction: Annotated[
-        str | None, typer.Option(help="What the network predicts: v, eps, x0, dual; v.")
+        str | None,
+        typer.Option(help="What the network predicts: v, eps, x0, dual (best at 64 px); v."),
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="cosine or linear; cosine.")] = None,
     min_snr: Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting; off.")] = None,

@@ -119,6 +119,7 @@ def test_a_broken_stream_leaves_what_is_drawn_and_offers_to_reload(brittle, netw
     page.keyboard.press("End")
     brittle.wait_calls("left", reached, total=400)
     assert is_same(page)
+    page.evaluate("document.querySelector('.words').textContent = ''")
     page.click("#run")
     page.wait_for_selector(f".words.problem:text('{BROKEN}')")
     page.click(".notice.broken button")
@@ -169,3 +170,4 @@ def test_stills_that_were_asked_for_in_vain_are_asked_for_again(screen):
     for calls in range(11, 0, -1):
         screen.page.keyboard.press("ArrowLeft")
         screen.wait_calls("left", calls, total=12)
+    assert screen.words().startswith("DDIM: 6 calls, ")

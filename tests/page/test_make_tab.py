@@ -260,10 +260,12 @@ def test_the_keyboard_goes_to_compare_with_a_face_that_is_drawn_there(visitor):
 def test_the_way_back_to_this_pages_model_takes_what_was_asked_of_the_other_along(visitor, making):
     page = visitor.page
     page.goto(f"{making[0]}?model=toons-64&asked=3&left_steps=4&right_steps=2#compare")
-    page.click("#model-notice button")
+    page.focus("#model-notice button")
+    page.keyboard.press("Enter")
     visitor.wait("finished")
     assert visitor.words().startswith("DDIM: 2 calls, ")
     assert page.locator(".notice:visible").count() == 0
+    assert page.evaluate("document.activeElement.id") == "run"
 
 
 def test_a_face_that_is_saved_is_told_of_while_it_is_the_one_on_show(visitor):
@@ -286,6 +288,20 @@ def test_a_face_that_is_saved_is_told_of_while_it_is_the_one_on_show(visitor):
     second = page.get_attribute(".make figure button >> nth=1", "aria-label")
     assert page.inner_text(".make dialog .about") == second
     assert page.inner_text(".make dialog [role=status]") == ""
+
+
+def test_a_save_that_fails_is_told_of_also_when_its_face_is_closed(visitor):
+    page = visitor.page
+    make(page)
+    page.click(".make figure button >> nth=0")
+    held = Held(page, '"keep"')
+    page.click(".make dialog .png")
+    held.wait()
+    page.keyboard.press("Escape")
+    held.lose()
+    page.wait_for_selector(".make .told.problem")
+    assert page.inner_text(".make .told") == "The server did not answer; try again."
+    visitor.errors.clear()  # the browser's own, about the line that was cut
 
 
 def test_faces_stay_as_the_sampler_leaves_them_when_crisp_is_off(visitor):

@@ -40,6 +40,7 @@ def training(network, runs, drawn_cartoons):
         patch.setattr(estimate.Speeds, "_measure", lambda self, options: 3000.0)
         # Where no run goes, a page looks only now and then whether one does: here, soon.
         written = markup.text
+        assert OFTEN[0] in written("train.js")
         patch.setattr(markup, "text", lambda *names: written(*names).replace(*OFTEN))
         backend = LocalBackend(DiffusionModel(network, Schedule.cosine()), CAPACITY)
         page = build(backend, Trainings(runs, Rules()))

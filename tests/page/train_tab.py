@@ -101,14 +101,18 @@ class Held:
     """The first call of the server that says so is held until it may go on."""
 
     def __init__(self, page, words):
-        self.page, self.words, self.routes = page, words, []
+        self.page, self.words, self.routes, self.lost = page, words, [], False
         page.route(CALLS, self.handle)
 
     def handle(self, route):
-        if not self.routes and self.words in (route.request.post_data or ""):
-            self.routes.append(route)
-        else:
+        if self.words not in (route.request.post_data or ""):
             route.continue_()
+        elif self.lost:
+            route.abort()
+        elif self.routes:
+            route.continue_()
+        else:
+            self.routes.append(route)
 
     def wait(self):
         end = time.monotonic() + 30
@@ -119,4 +123,6 @@ class Held:
         self.routes[0].continue_()
 
     def lose(self):
+        """It, and whenever it is sent again."""
+        self.lost = True
         self.routes[0].abort()
