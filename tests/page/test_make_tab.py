@@ -260,6 +260,7 @@ def test_the_keyboard_goes_to_compare_with_a_face_that_is_drawn_there(visitor):
 def test_the_way_back_to_this_pages_model_takes_what_was_asked_of_the_other_along(visitor, making):
     page = visitor.page
     page.goto(f"{making[0]}?model=toons-64&asked=3&left_steps=4&right_steps=2#compare")
+    page.wait_for_selector("#model-notice .by:not(:empty)")
     page.focus("#model-notice button")
     page.keyboard.press("Enter")
     visitor.wait("finished")
