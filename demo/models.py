@@ -51,7 +51,7 @@ class Models:
                 config, beside = read_config(folder), reader_beside(folder)
             except ModelError:
                 continue  # a folder that somebody else put there
-            offers.append(_offer(folder.name, folder.name, config["labels"], beside))
+            offers.append(_offer(folder.name, folder.name, config.get("labels", {}), beside))
         self.offers: Mapping[str, Offer] = {offer.name: offer for offer in offers}
         self._checkpoints = checkpoints
 
@@ -68,7 +68,7 @@ class Models:
         """What that model can be asked for; raises ValueError."""
         if name in self.offers:
             return self.offers[name].labels
-        return read_config(self.folder(name))["labels"]
+        return read_config(self.folder(name)).get("labels", {})
 
     def told(self, name: object) -> str:
         """Whose model that is, in a sentence."""

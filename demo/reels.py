@@ -42,12 +42,14 @@ class Reel:
 
 
 class Reels:
-    """The last runs by their unguessable names; the one not asked for the longest leaves."""
+    """The last runs by their unguessable names; of those that have ended, the one leaves that was
+    not asked for the longest."""
 
     def __init__(self, limit: int = LIMIT):
         self._limit = limit
         self._reels: OrderedDict[str, Reel] = OrderedDict()
         self._held_always: dict[str, Reel] = {}
+        self._growing: set[str] = set()  # runs that are still being drawn
         self._lock = threading.Lock()
 
     def hold(self, run: str, reel: Reel) -> None:
@@ -63,11 +65,14 @@ class Reels:
 
     @contextmanager
     def growing(self, run: str) -> Iterator[None]:
-        """While a run goes on its films grow, so afterwards there may be too much again."""
+        """While a run goes on it stays; its films grow, so afterwards there may be too much."""
+        with self._lock:
+            self._growing.add(run)
         try:
             yield
         finally:
             with self._lock:
+                self._growing.discard(run)
                 if run in self._reels:
                     self._reels.move_to_end(run)  # somebody has looked at it until now
                 self._trim()
@@ -82,8 +87,10 @@ class Reels:
             return self._held_always.get(run) or self._reels.get(run)
 
     def _trim(self) -> None:
-        while len(self._reels) > 1 and (len(self._reels) > MOST or self._held() > self._limit):
-            self._reels.popitem(last=False)
+        for run in [run for run in self._reels if run not in self._growing]:
+            if len(self._reels) <= 1 or (len(self._reels) <= MOST and self._held() <= self._limit):
+                return
+            del self._reels[run]
 
     def _held(self) -> int:
         # Equal runs share their films.

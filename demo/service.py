@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import logging
 import secrets
@@ -243,12 +242,10 @@ class Service:
         if not isinstance(text, str) or len(text) > 4 * keep.MOST_BYTES / 3 + 4:
             return messages.problem(wording.STAGE["too_large"])
         try:
-            content = base64.b64decode(text, validate=True)
+            content = _decoded(text)
             picture = await asyncio.to_thread(keep.read, content)
             place = await self.place(str(picture.fields.get("model") or ""))
             given = picture.given(place.schedule.T, place.labels)
-        except binascii.Error:
-            return messages.problem(wording.NOT_A_PNG)
         except ValueError as refusal:
             return messages.problem(str(refusal))
         token = self._remembered(given)
@@ -303,6 +300,14 @@ async def in_words() -> AsyncIterator[list[dict]]:
     except Exception as error:
         log.exception("a comparison failed")
         problems.append(messages.problem(wording.failed(error)))
+
+
+def _decoded(text: str) -> bytes:
+    """What base64 stands for; raises ValueError with a sentence."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:  # binascii.Error, and another one for letters beyond ASCII
+        raise ValueError(wording.NOT_A_PNG) from None
 
 
 def _has(reel: Reel, pane: int, calls: int) -> bool:

@@ -29,12 +29,14 @@ from demo.settings import Comparison
 from diffusion import Denoiser, DiffusionModel
 from diffusion.backends import accelerated
 from diffusion.device import pick_device
+from diffusion.engine import CLOSING, NOT_A_NUMBER
 from diffusion.film import Film, Place, Still, first_still, still
 from diffusion.finish import finished
+from diffusion.joint import finite
 from diffusion.noise import Noise
 from diffusion.pictures import to_uint8
 from diffusion.residents import Residents
-from diffusion.samplers import sample
+from diffusion.samplers import Frame, Step, sample
 from diffusion.walks import Request, checked_labels
 
 # A first guess, in seconds: some 400 kernels per call, each launched in up to 50 µs.
@@ -42,9 +44,10 @@ CALL = 0.02
 START = 8.0  # seconds for CUDA to begin, and for the weights to be loaded
 MARGIN = 1.5  # a run that outlives what it asked for may be killed
 SHORTEST, LONGEST = 5, 120  # seconds that are asked for
-LEAVING = 5.0  # seconds that closing waits for each run to end
+LEAVING = 5.0  # seconds that closing waits for the runs to end
 
-Shot = tuple[int, Still]  # what travels from the GPU's process: a pane, and its next still
+# What travels from the GPU's process: a pane, and its next still or why there is none.
+Shot = tuple[int, Still | str]
 
 log = logging.getLogger(__name__)
 
@@ -161,9 +164,10 @@ class Space:
         with self._lock:
             feeds = tuple(self._feeds)
         for feed in feeds:
-            feed.stop()
+            feed.stop(CLOSING)
+        end = time.monotonic() + LEAVING
         for feed in feeds:
-            feed.join(LEAVING)
+            feed.join(max(end - time.monotonic(), 0.0))
         with self._making:
             if self._local:
                 self._local.close()
@@ -231,10 +235,10 @@ class Feed:
         """Ask for the GPU and take what it draws."""
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, problem: str = wording.GPU_LOST) -> None:
         """Let the GPU go after the picture that comes next; who still looks is told now."""
         self._stopped.set()
-        self._end()
+        self._end(problem)
 
     def join(self, seconds: float) -> None:
         """Wait, but no longer than that, until the GPU is let go."""
@@ -246,16 +250,19 @@ class Feed:
                 for pane, shot in arriving:
                     if self.stopped:
                         break
+                    if isinstance(shot, str):
+                        self._end(shot)
+                        break
                     self.seconds = shot.seconds
                     self.films[pane].add(shot)
         except Exception as error:  # a visitor without quota, a worker that was killed, and more
             log.warning("a run on the GPU ended early: %s", error, exc_info=True)
-        self._end()
+        self._end(wording.GPU_LOST)
 
-    def _end(self) -> None:
+    def _end(self, problem: str) -> None:
         for film in self.films:
-            if not film.done:
-                film.fail(wording.GPU_LOST)
+            if not film.done and not film.problem:
+                film.fail(problem)
 
 
 def shots(wanted: Sequence[Request]) -> Iterator[Shot]:
@@ -269,6 +276,9 @@ def shots(wanted: Sequence[Request]) -> Iterator[Shot]:
         for pane, (film, develop) in enumerate(zip(films, step, strict=True)):
             if develop and film.wants(calls):
                 shot = develop()  # waits for the GPU, so it comes before the clock
+                if shot is None:
+                    yield pane, NOT_A_NUMBER
+                    return
                 yield pane, replace(shot, seconds=time.perf_counter() - begun)
 
 
@@ -289,18 +299,20 @@ def _warm_up(model: DiffusionModel, wanted: Request) -> None:
 def _denoiser(model: DiffusionModel, wanted: Request) -> Denoiser:
     labels = None
     if wanted.labels is not None:
-        # Looked at here: on a GPU, nobody tells an index that is none before CUDA breaks on it.
-        row = torch.tensor(checked_labels(wanted.labels, model.labels), device=model.device)
-        labels = row.expand(len(wanted.seeds), -1)
+        labels = torch.tensor(wanted.labels).expand(len(wanted.seeds), -1)
     return model.denoiser(labels, wanted.guidance, wanted.recipe.clip)
 
 
-def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still]]:
-    """What makes the still before the first call, and after each."""
+def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still | None]]:
+    """What makes the still before the first call and after each, None where it is not a number."""
     noise = Noise(wanted.seeds, model.shape, model.device)
     x = noise(model.schedule.T)
     yield partial(first_still, model.schedule.T, x)
     plan, denoise = wanted.recipe.plan(model.schedule), _denoiser(model, wanted)
     for calls, frame in enumerate(sample(denoise, plan, x, noise), start=1):
         frame = finished(frame, wanted.recipe.finish)
-        yield partial(still, calls, 0.0, plan[calls - 1], frame)
+        yield partial(_still, calls, plan[calls - 1], frame)
+
+
+def _still(calls: int, row: Step, frame: Frame) -> Still | None:
+    return still(calls, 0.0, row, frame) if all(finite(frame.x)) else None

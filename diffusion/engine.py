@@ -33,6 +33,10 @@ BEFORE_MEASURED = Capacity(quick=4, full=4, images_per_second=50.0, in_flight=10
 PLACES_EVERY = 1.0  # seconds between two looks at the waiting line
 SHORT_FOR = 60.0  # seconds that memory counts as short after it ran out
 
+# What a visitor is told.
+NOT_A_NUMBER = "The network's answer was not a number; try other settings, or another model."
+CLOSING = "The page is shutting down; open it again in a moment."
+
 log = logging.getLogger(__name__)
 
 
@@ -61,7 +65,6 @@ class Engine:
         self._given = self._measured = capacity is not None
         self._to_measure: str | None = None
         self._longest_line, self._finished_bytes = line, finished
-        self._finished_held = 0
         self._drawers = Drawers(models.device)
         self._walks: dict[Hashable, Walk] = {}  # begun or waiting
         self._active: list[Group] = []
@@ -85,7 +88,7 @@ class Engine:
         walks = [self._walk(request, models[request.model]) for request in requests]
         with self._changed:
             if self._closed:
-                raise Full("The page is shutting down; open it again in a moment.")
+                raise Full(CLOSING)
             unknown = {walk.key: walk for walk in walks if not self._knows(walk.key)}
             if unknown and len(self._line) >= self._longest_line:
                 raise Full(self._full())
@@ -170,7 +173,7 @@ class Engine:
                 while not (self._closed or self._active or self._line or self._to_measure):
                     self._changed.wait()
                 if self._closed:
-                    return self._end_all("The page is shutting down; open it again in a moment.")
+                    return self._end_all(CLOSING)
                 again = None if self._active or self._line else self._to_measure
                 if again:
                     self._to_measure = None
@@ -290,6 +293,7 @@ class Engine:
         retry: Callable[[list[Part]], None] | None = None
         try:
             x, x0, eps = joint.compute(parts)
+            finite = joint.finite(x)  # which may be what waits for the device first
         except Exception as error:
             if out_of_memory(error):
                 retry = self._advance_in_halves
@@ -303,17 +307,16 @@ class Engine:
             retry(parts)
             return
         self.network_calls += 1
-        self._land(parts, x, x0, eps)
+        self._land(parts, finite, x, x0, eps)
 
-    def _land(self, parts: list[Part], x: Tensor, x0: Tensor, eps: Tensor) -> None:
-        finite = joint.finite(x)
+    def _land(
+        self, parts: list[Part], finite: list[bool], x: Tensor, x0: Tensor, eps: Tensor
+    ) -> None:
         for part, rows in zip(parts, joint.rows(parts), strict=True):
             if all(finite[rows]):
                 self._guard(part.walk, part.walk.land, x[rows], x0[rows], eps[rows])
             else:
-                part.walk.film.fail(
-                    "The network's answer was not a number; try other settings, or another model."
-                )
+                part.walk.film.fail(NOT_A_NUMBER)
 
     def _advance_each(self, parts: list[Part]) -> None:
         for part in parts:
@@ -354,10 +357,11 @@ class Engine:
         if any(walk.done for walk in walks.values()):
             with self._changed:
                 self._drop_unwanted()
-                self._finished.update(finished)  # none was there: it would not have been drawn
-                self._finished_held += sum(film.nbytes for film in finished.values())
-                while self._finished_held > self._finished_bytes:
-                    self._finished_held -= self._finished.popitem(last=False)[1].nbytes
+                self._finished.update(finished)
+                # Added up anew: a film may take the place of one that was drawn beside it.
+                held = sum(film.nbytes for film in self._finished.values())
+                while held > self._finished_bytes:
+                    held -= self._finished.popitem(last=False)[1].nbytes
 
     def _guard(self, walk: Walk, work: Callable[..., None], *arguments: Tensor) -> None:
         try:

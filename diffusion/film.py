@@ -111,6 +111,7 @@ class Film:
         self.calls = calls  # in the whole film
         self._stride = 1 if calls < KEPT else math.ceil(calls / (KEPT - 1))
         self._stills: list[Still] = []
+        self._nbytes = 0
         self._place: Place | None = None
         self._problem: str | None = None
         self._watchers: set[Callable[[], None]] = set()
@@ -129,6 +130,7 @@ class Film:
         """The next still, of a number of calls that the film `wants`."""
         with self._lock:
             self._stills.append(newest)
+            self._nbytes += newest.nbytes
             self._place = None
         self._tell()
 
@@ -166,8 +168,7 @@ class Film:
     @property
     def nbytes(self) -> int:
         """Memory held by the stills."""
-        with self._lock:
-            return sum(still.nbytes for still in self._stills)
+        return self._nbytes
 
     def at(self, calls: int) -> Still:
         """The newest still after at most so many calls; raises LookupError before the first."""

@@ -192,7 +192,9 @@ def test_what_was_not_saved_here_is_refused_in_one_sentence(service, png, words)
 
 @pytest.mark.parametrize("wish", [None, [], {}, {"png": 3}, {"png": "é"}, {"png": "a" * 6_000_000}])
 def test_strange_calls_are_sentences_too(service, wish):
-    assert awaited(service.read(wish))["type"] == "problem"
+    answer = awaited(service.read(wish))
+    assert answer["type"] == "problem"
+    assert answer["words"] in (wording.NOT_A_PNG, wording.STAGE["too_large"])
     for call in (service.fill, service.keep):
         assert awaited(call(wish))["type"] == "problem"
     assert replayed(service, "no such picture")[0]["words"] == wording.REPLAY_GONE
@@ -332,6 +334,20 @@ def test_reels_that_grew_are_bounded_again_when_a_run_ends():
     assert reels.get("a") is None
     assert reels.get("b").films == (film,)  # it was watched until now
     assert reels.get("c")
+
+
+def test_a_run_that_is_still_drawn_stays_however_many_end_meanwhile():
+    reels = Reels(limit=250)
+    with reels.growing("long"):
+        reels.keep("long", long := reel(100))
+        for name in "abcd":
+            reels.keep(name, reel(100))
+        assert reels.get("long") is long
+        assert reels.get("c") is None
+        assert reels.get("d")
+    for name in "ef":
+        reels.keep(name, reel(100))
+    assert reels.get("long") is None
 
 
 def test_every_run_that_ends_leaves_the_reels_bounded():

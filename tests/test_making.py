@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 
 import numpy as np
 import pytest
@@ -99,6 +100,18 @@ def test_a_page_that_begins_with_another_model_says_so_and_still_offers_the_ship
     assert models.offers[OWN].title == wording_make.MODELS["toons-64"]
     assert "DiceBear" in models.offers[OWN].credit
     assert set(models.offers) == {OWN, "cartoonset-64"}
+
+
+def test_a_model_that_tells_of_no_labels_is_offered_without_wishes(service, tmp_path):
+    folder = DiffusionModel(
+        randomised(UNetConfig(size=16, widths=(16,))), Schedule.cosine()
+    ).save_pretrained(tmp_path / "plain")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("labels", None)
+    (folder / "config.json").write_text(json.dumps(config))
+    models = Models(service.backend, Trainings(tmp_path / "runs"), checkpoints=tmp_path)
+    assert "plain" in models.offers
+    assert models.labels("plain") == {}
 
 
 def test_guidance_means_nothing_when_nothing_is_asked():

@@ -32,9 +32,11 @@ from demo.backend import Begun, Note, RunEnded, Tick
 from demo.settings import read_comparison
 from demo.zerogpu import LONGEST, SHORTEST, START, Feed, Pace, ZeroGPUBackend
 from diffusion import DiffusionModel, Schedule, UNet, UNetConfig
+from diffusion.engine import NOT_A_NUMBER
 from diffusion.film import Film, Still
 from diffusion.model import ready, weights_hash
 from diffusion.recipe import Recipe, draw
+from diffusion.residents import Residents
 from diffusion.walks import Request
 
 ROOT = Path(__file__).parents[1]
@@ -466,10 +468,13 @@ def test_a_wish_that_the_model_does_not_know_borrows_no_gpu(tmp_path):
 def test_a_wish_is_looked_at_on_the_cpu_before_a_gpu_gets_it(tmp_path):
     model = save(tmp_path, labels=LABELS)
     request = Request("m", (1,), Recipe("ddim", 2), labels=(9, 0))
+    with pytest.raises(ValueError, match="labels"):
+        zerogpu._denoiser(model, request)
+    where = []  # on a GPU, nobody would look at them
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DiffusionModel, "_check_labels", lambda *_: None)  # as it is for a GPU's
-        with pytest.raises(ValueError, match="give one index for each, or -1 for any"):
-            zerogpu._denoiser(model, request)
+        patch.setattr(DiffusionModel, "_check_labels", lambda _, given: where.append(given.device))
+        zerogpu._denoiser(model, replace(request, labels=(1, 0)))
+    assert where == [torch.device("cpu")]
 
 
 @elsewhere
@@ -536,6 +541,22 @@ def test_a_size_that_was_never_measured_is_bounded_by_those_that_were():
 def test_the_seconds_asked_for_stay_within_what_a_visitor_has():
     assert Pace().measured(1, 1e-6).duration(1, 2) >= SHORTEST
     assert Pace().measured(16, 9.0).duration(16, 2000) == LONGEST
+
+
+def test_a_picture_that_is_not_a_number_ends_the_run_in_that_sentence(tmp_path):
+    save(tmp_path)
+    forward = UNet.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zerogpu, "_models", functools.cache(lambda: Residents("cpu")))
+        patch.setattr(UNet, "forward", lambda *inputs: forward(*inputs) * float("nan"))
+        wanted = [Request(str(tmp_path), (1, 2), Recipe("ddim", 3))]
+        *_, last = zerogpu.shots(wanted)
+    assert last == (0, NOT_A_NUMBER)
+    films = [Film(calls=3)]
+    feed = Feed(lambda: iter_shots(last), films, rows=2)
+    feed.start()
+    feed.join(10)
+    assert films[0].problem == NOT_A_NUMBER
 
 
 def test_an_end_without_the_last_picture_is_told_too():
