@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 class Capacity:
     """What one machine computes of one network; `diffusion.batching.measure` finds it."""
 
-    quick: int  # images of a batch that a single image can wait for
-    full: int  # images of the batch with the most images per second
+    quick: int  # rows of a batch that a single image can wait for
+    full: int  # rows of the batch with the most of them per second
     images_per_second: float  # at `full`
     in_flight: int  # images that are begun and not done, at most
 
@@ -30,6 +30,8 @@ class Capacity:
         calls = [max(claim.calls, claim.calls_left) for claim in claims]
         most = self.full if 2 * min(calls) >= max(calls) else self.quick
         due = sum(claim.images for claim in claims)
+        # Images with guidance take two rows each.
+        most = max(most * due // sum(claim.images * claim.rows for claim in claims), 1)
         if len(claims) > 1:
             return min(due, most)  # whoever is done with a row claims the next one at once
         return math.ceil(due / math.ceil(due / most))  # 8 of at most 6 are 4 and 4
@@ -43,6 +45,7 @@ class Claim:
     calls_left: int  # until the visitor has everything
     served: int  # the last tick in which the visitor had a slot
     calls: int = 0  # from the visitor's first to the last
+    rows: int = 1  # of the network's batch that an image takes
 
 
 def share(claims: Sequence[Claim], slots: int, tick: int) -> list[int]:

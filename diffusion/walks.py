@@ -199,8 +199,10 @@ class Group:
 
     def claim(self) -> Claim:
         """What the group would have computed next."""
+        calls = max(len(walk.plan) for walk in self.wanted)
+        rows = max(walk.request.rows // walk.images for walk in self.due)
         due = sum(walk.due for walk in self.due)
-        return Claim(due, self.calls_left, self.served, max(len(w.plan) for w in self.wanted))
+        return Claim(due, self.calls_left, self.served, calls, rows)
 
     def take(self, images: int) -> list[Part]:
         """That many of the images that are due."""

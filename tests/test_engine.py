@@ -341,7 +341,7 @@ def test_the_line_tells_place_and_seconds_and_is_bounded(make, model):
     ids=str,
 )
 def test_guidance_costs_whoever_waits_two_rows_for_each_image(make, labelled, wish, rows):
-    engine = make(Capacity(4, 4, 100.0, in_flight=4), m=labelled, line=1)
+    engine = make(Capacity(4, 8, 100.0, in_flight=4), m=labelled, line=1)
     labelled.network.gate.clear()
     going = engine.submit([request(Recipe("ddpm", 900), **wish)])
     wait(lambda: going.films[0].reached == 0)
@@ -516,6 +516,14 @@ def test_without_memory_for_one_image_the_request_ends_in_a_sentence(engine, mod
 
     model.network.before = no_memory
     assert finish(engine.submit([request()])) == ["The device has no memory left; try again later."]
+
+
+def test_a_batch_is_no_larger_than_measured_although_guidance_takes_two_rows(make, labelled):
+    engine = make(Capacity(4, 8, 100.0, in_flight=64), m=labelled)
+    guided = request(RECIPES[0], images=12, labels=(2, 1), guidance=2.0)
+    assert guided.rows == 24
+    finish(engine.submit([guided]))
+    assert max(labelled.network.batches) == 8
 
 
 def test_several_models_are_drawn_from_at_once(make, model, labelled):

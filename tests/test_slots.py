@@ -1,5 +1,7 @@
 """Who computes next: half for the nearly done, half for those who wait longest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -139,3 +141,10 @@ def test_what_every_image_takes_beside_the_network_counts_among_those_who_wait(m
     assert batching.measure(model).quick == max(SIZES)
     monkeypatch.setattr(batching, "IMAGE", 0.001)
     assert batching.measure(model).quick < 8
+
+
+def test_images_with_guidance_take_two_rows_of_the_batch_each():
+    assert MACHINE.slots([Claim(16, 50, 0, rows=2)]) == 8
+    assert MACHINE.slots([Claim(16, 50, 0, rows=2)] * 4) == 8
+    assert MACHINE.slots([Claim(8, 50, 0, rows=2), Claim(8, 50, 0)]) == 10
+    assert replace(MACHINE, full=1).slots([Claim(16, 50, 0, rows=2)]) == 1
