@@ -23,7 +23,7 @@ MEMORY = 2**31  # bytes that the films of all images in flight may fill
 WORTH_IT = 1.05  # times the images per second, from twice the batch, to try one more
 # Seconds, about, that a tick takes beside the network, and that on a CPU each image in company
 # adds: noise, mixing, pictures. Where the network is fast, they decide whom company slows down.
-TICK, IMAGE = 0.0006, 0.0005
+TICK, IMAGE = 0.0006, 0.001
 BUDGET = 4.0  # seconds, after which nothing more is tried
 
 
