@@ -42,8 +42,10 @@ class Reel:
 
 
 class Reels:
-    """The last runs by their unguessable names; of those that have ended, the one leaves that was
-    not asked for the longest."""
+    """The last runs by their unguessable names.
+
+    Of those that have ended, the one leaves that was not asked for the longest.
+    """
 
     def __init__(self, limit: int = LIMIT):
         self._limit = limit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from demo.uploads import SIZE
 from diffusion.cartoons import FIRST, STYLES
 from diffusion.cpus import cpus
 from diffusion.device import pick_device, precision_name
-from diffusion.model import ModelError
-from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, settings_of
+from diffusion.model import DiffusionModel, ModelError
+from diffusion.train_config import FINE_TUNING, PRESETS, TrainConfig, settings_of, shape_of
 
 OWN = "own"  # pictures, in place of a style
 SHIPPED = "shipped"  # what a run may begin with
@@ -111,7 +112,8 @@ def defaults(name: str) -> dict[str, Any]:
 def _beginning(wish: Mapping) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     """The network's name, the settings that come with it, and options of the probe."""
     if wish.get("begin") == SHIPPED:
-        return "", _shipped(), ("--from", str(MODEL))
+        settings = settings_of(NETWORKS[0], str(MODEL), _shape_of_shipped())
+        return "", settings, ("--from", str(MODEL))
     network = _one_of("Network", wish.get("network", NETWORKS[0]), NETWORKS)
     given = wish.get("size", SIZES[0])
     size = read_whole(given)
@@ -121,9 +123,10 @@ def _beginning(wish: Mapping) -> tuple[str, dict[str, Any], tuple[str, ...]]:
     return network, settings, ("--preset", network, "--size", str(size))
 
 
-def _shipped() -> dict[str, Any]:
+@cache
+def _shape_of_shipped() -> Mapping[str, Any]:
     try:
-        return settings_of(NETWORKS[0], str(MODEL))
+        return shape_of(DiffusionModel.from_pretrained(MODEL))
     except ModelError:
         raise Refused(wording.SHIPPED_GONE) from None
 

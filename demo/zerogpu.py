@@ -276,8 +276,8 @@ def shots(wanted: Sequence[Request]) -> Iterator[Shot]:
         for pane, (film, develop) in enumerate(zip(films, step, strict=True)):
             if develop and film.wants(calls):
                 shot = develop()  # waits for the GPU, so it comes before the clock
-                if shot is None:
-                    yield pane, NOT_A_NUMBER
+                if isinstance(shot, str):
+                    yield pane, shot
                     return
                 yield pane, replace(shot, seconds=time.perf_counter() - begun)
 
@@ -303,8 +303,8 @@ def _denoiser(model: DiffusionModel, wanted: Request) -> Denoiser:
     return model.denoiser(labels, wanted.guidance, wanted.recipe.clip)
 
 
-def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still | None]]:
-    """What makes the still before the first call and after each, None where it is not a number."""
+def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still | str]]:
+    """What makes the still before the first call and after each, or tells why there is none."""
     noise = Noise(wanted.seeds, model.shape, model.device)
     x = noise(model.schedule.T)
     yield partial(first_still, model.schedule.T, x)
@@ -314,5 +314,5 @@ def _pane(model: DiffusionModel, wanted: Request) -> Iterator[Callable[[], Still
         yield partial(_still, calls, plan[calls - 1], frame)
 
 
-def _still(calls: int, row: Step, frame: Frame) -> Still | None:
-    return still(calls, 0.0, row, frame) if all(finite(frame.x)) else None
+def _still(calls: int, row: Step, frame: Frame) -> Still | str:
+    return still(calls, 0.0, row, frame) if all(finite(frame.x)) else NOT_A_NUMBER

@@ -292,8 +292,7 @@ class Engine:
         """Compute a batch; on failure find out whose fault it was, and end that request alone."""
         retry: Callable[[list[Part]], None] | None = None
         try:
-            x, x0, eps = joint.compute(parts)
-            finite = joint.finite(x)  # which may be what waits for the device first
+            computed = _computed(parts)
         except Exception as error:
             if out_of_memory(error):
                 retry = self._advance_in_halves
@@ -307,7 +306,7 @@ class Engine:
             retry(parts)
             return
         self.network_calls += 1
-        self._land(parts, finite, x, x0, eps)
+        self._land(parts, *computed)
 
     def _land(
         self, parts: list[Part], finite: list[bool], x: Tensor, x0: Tensor, eps: Tensor
@@ -372,6 +371,12 @@ class Engine:
     def _fail(self, walk: Walk, error: Exception) -> None:
         log.error("a request failed", exc_info=error)
         walk.film.fail(f"The run ended early ({type(error).__name__}); try it again.")
+
+
+def _computed(parts: list[Part]) -> tuple[list[bool], Tensor, Tensor, Tensor]:
+    """Which images are made of numbers, and what `joint.compute` gives; waits for the device."""
+    x, x0, eps = joint.compute(parts)
+    return joint.finite(x), x, x0, eps
 
 
 class Showing(AbstractContextManager):

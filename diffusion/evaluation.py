@@ -2,8 +2,8 @@
 
 Every row is measured against the same training pictures, and beside the rows stands the floor:
 as many real pictures that the model never saw, measured in the same way; or against all those that
-it never saw, and the floor is of training pictures. Pictures are drawn in
-chunks that are kept in the cache, so that a measurement goes on where it was stopped.
+it never saw, and the floor is of training pictures. Pictures are drawn in chunks that are kept in
+the cache, so that a measurement goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -265,9 +265,8 @@ def floor_row(faces: Faces, reader: AttributeReader | None = None) -> dict:
 
     Training pictures, being copies of themselves, have no copy rate.
     """
-    unseen = faces.against != "unseen"
-    measured = faces.measure(faces.images.pixels[faces.floor], copies=unseen)
-    return measured | floor_read(faces, reader)
+    pixels = faces.images.pixels[faces.floor]
+    return faces.measure(pixels, copies=faces.against != "unseen") | floor_read(faces, reader)
 
 
 def floor_read(faces: Faces, reader: AttributeReader | None) -> dict:

@@ -144,20 +144,23 @@ AGAIN = 0.5  # of the learning rate, at the height of a phase that is added to a
 FINE_TUNING = {"lr": 5e-4, "ema": 0.995}  # what else differs when a run begins with a model
 
 
-def settings_of(preset: str, start: str = "", **given: Any) -> dict[str, Any]:
+def settings_of(
+    preset: str, start: str = "", shape: Mapping[str, Any] | None = None, **given: Any
+) -> dict[str, Any]:
     """The settings of a run, as TrainConfig takes them: what is `given`, and a preset's.
 
     What is given as None counts as left out. Where a run begins with the model `start`, a folder or
-    Hub name, that one decides its own shape, and FINE_TUNING comes before the preset. Raises
-    ValueError for an unknown preset or for a shape that is another one's, and what
-    `DiffusionModel.from_pretrained` raises.
+    Hub name, that one decides its own shape, and FINE_TUNING comes before the preset; the model is
+    loaded unless its `shape` is known (see `shape_of`). Raises ValueError for an unknown preset or
+    for a shape that is another one's, and what `DiffusionModel.from_pretrained` raises.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; choose {', '.join(PRESETS)}")
     given = {key: value for key, value in given.items() if value is not None}
     if not start:
         return {**PRESETS[preset], **given}
-    shape = shape_of(DiffusionModel.from_pretrained(start))
+    if shape is None:
+        shape = shape_of(DiffusionModel.from_pretrained(start))
     differs = [key for key in shape if key in given and given[key] != shape[key]]
     if differs:
         raise ValueError(f"--from decides {', '.join(differs)}; leave it out")

@@ -1,7 +1,3 @@
-// Of a run that was stopped here such messages come only when the server did not hear of it: frames
-// are on the way, and cease when nobody tells that they came.
-const isEndless = ({ type }) => ["beat", "aside"].includes(type);
-
 // Gradio drops a press that comes while it is still ending the run of the press before, and one
 // that comes twice: so it is repeated until the server was heard of. Tells whether it ever was.
 
@@ -16,3 +12,7 @@ async function insist(press, heard) {
   }
   return heard();
 }
+
+// Whether a message tells that its run goes on. Of one that was stopped here it comes only when the
+// server did not hear of it: frames are on the way, and cease when nobody tells that they came.
+const goesOn = ({ type }) => ["beat", "aside"].includes(type);

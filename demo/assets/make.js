@@ -28,7 +28,7 @@ server.opening().then(showRecorded);
 function receive(message) {
   if (!message?.press) return;
   if (message.press !== latest?.press || latest.stopped) {
-    if (message.run !== ended || isEndless(message)) end(message.run);
+    if (message.run !== ended || goesOn(message)) end(message.run);
     return;
   }
   latest.heard = true;

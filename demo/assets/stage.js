@@ -47,7 +47,7 @@ whenThere(["#lens", "#more-button", "#open", "#examples", ".equation"]).then(con
 
 function receive(message) {
   if (message?.run && message.run === stopped) {
-    if (isEndless(message)) server.halt({ run: stopped }); // it did not hear the first
+    if (goesOn(message)) server.halt({ run: stopped }); // it did not hear the first
     return;
   }
   if (message?.type === "heard") answers++;
